@@ -164,7 +164,7 @@ def test_changes_are_hashed_and_verified(copy: Path) -> None:
 
 def test_saving_without_a_required_file_leaves_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = Bundle.load(tiny_bundle)
+    contents: dict[str, Path | bytes] = {n: tiny_bundle / n for n in bundle.files if n != NGRAM}
     with pytest.raises(BundleError, match=NGRAM):
-        contents = {name: tiny_bundle / name for name in bundle.files if name != NGRAM}
         Bundle.save(tmp_path / "new", bundle.settings, contents)
     assert not list(tmp_path.iterdir())

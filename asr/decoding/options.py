@@ -1,0 +1,53 @@
+"""What a caller may ask of the decoders, and what a bundle has tuned."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from asr.errors import OptionsError
+
+DecoderName = Literal["greedy", "beam_lm", "beam_lm_rescore"]
+DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
+MAX_NBEST = 50
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """One request's wishes. Raises OptionsError when a field is out of range."""
+
+    decoder: DecoderName = "beam_lm_rescore"
+    nbest: int = 0  # hypotheses returned, 0-50; greedy has one
+    word_timestamps: bool = False  # align the chosen text and fill `Transcript.words`
+    hotwords: tuple[str, ...] = ()  # words or phrases to favour; the beam decoders only
+    hotword_weight: float | None = None  # natural-log bonus per matched word; None: the bundle's
+
+    def __post_init__(self) -> None:
+        if self.decoder not in DECODERS:
+            raise OptionsError(f"decoder must be one of {', '.join(DECODERS)}, not {self.decoder!r}")
+        if not 0 <= self.nbest <= MAX_NBEST:
+            raise OptionsError(f"nbest must be between 0 and {MAX_NBEST}, not {self.nbest}")
+        if self.hotword_weight is not None and not 0.0 <= self.hotword_weight <= 100.0:
+            raise OptionsError(f"hotword_weight must be between 0 and 100, not {self.hotword_weight}")
+
+
+@dataclass(frozen=True)
+class DecodingSettings:
+    """Tuned on dev by `asr-train tune`, kept in bundle.json. All scores are natural logarithms."""
+
+    alpha: float = 0.5  # weight of the n-gram's log-probability
+    beta: float = 0.5  # added per word
+    gamma: float = 0.3  # weight of GPT-2's log-probability
+    beam_width: int = 100  # prefixes kept per frame
+    beam_prune_logp: float = -12.0  # prefixes this far below the best are dropped
+    token_min_logp: float = -6.0  # tokens below this are not tried on a frame (the best one always is)
+    max_tokens_per_frame: int = 12  # cap against flat posteriors
+    unknown_word_logp: float = -8.0  # added (unweighted) per word outside the n-gram's vocabulary
+    rescore_nbest: int = 30  # hypotheses that GPT-2 scores
+    rescore_alpha: float | None = None  # alpha once GPT-2 has scored; None: the same
+    rescore_beta: float | None = None  # beta once GPT-2 has scored; None: the same
+    hotword_weight: float = 5.0  # natural-log bonus per matched word
+
+    def __post_init__(self) -> None:
+        if self.beam_width < 1 or self.rescore_nbest < 1 or self.max_tokens_per_frame < 1:
+            raise OptionsError("beam_width, rescore_nbest and max_tokens_per_frame must be at least 1")
+        if self.beam_prune_logp >= 0 or self.token_min_logp >= 0:
+            raise OptionsError("beam_prune_logp and token_min_logp must be negative")
