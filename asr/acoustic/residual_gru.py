@@ -1,0 +1,134 @@
+"""The ancestor's acoustic model made sound: 2-D residual convolutions, a projection, residual bidirectional GRUs.
+
+After ASR_sound, itself after Deep Speech 2 (arXiv 1512.02595). Padding never changes a result: frames past an
+utterance's length are zeroed before every convolution that could see them, the backward GRU starts at the last real
+frame, and the normalisations look at one frame at a time.
+
+Shapes: B utterances, T frames, F mel bands, C channels, D model width, V outputs.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from asr.acoustic.masking import frame_mask, reversed_within_lengths
+
+
+@dataclass(frozen=True)
+class ResidualGruSettings:
+    """Size of a `ResidualGru`; kept in the bundle."""
+
+    vocab_size: int  # CTC outputs, blank included
+    n_mels: int = 80
+    subsampling: int = 8  # features per output frame: 4 or 8
+    conv_channels: int = 32  # twice as many after the first stride
+    conv_blocks: int = 1  # residual blocks after each stride but the first, where they cost most
+    width: int = 384  # of the GRU blocks' input and output
+    gru_hidden: int = 256  # per direction
+    gru_blocks: int = 3
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.subsampling not in (4, 8):
+            raise ValueError(f"subsampling must be 4 or 8, not {self.subsampling}")
+        if self.n_mels % self.subsampling:
+            raise ValueError(
+                f"n_mels ({self.n_mels}) must be a multiple of the subsampling ({self.subsampling})"
+            )
+        if min(self.vocab_size, self.conv_channels, self.width, self.gru_hidden, self.gru_blocks) < 1:
+            raise ValueError("sizes must be at least 1")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must be in 0..1, not {self.dropout}")
+
+
+class ResidualGru(nn.Module):
+    """(features_BTF, lengths_B) -> (log_probs_BTV, lengths_B)."""
+
+    def __init__(self, settings: ResidualGruSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        channels = 1
+        stages: list[nn.Module] = []
+        for stage in range(settings.subsampling.bit_length() - 1):
+            wider = settings.conv_channels * (1 if stage == 0 else 2)
+            stages.append(_Stride(channels, wider))
+            if stage > 0:
+                stages.extend(_ConvBlock(wider, settings.dropout) for _ in range(settings.conv_blocks))
+            channels = wider
+        self.convolutions = nn.ModuleList(stages)
+        self.projection = nn.Linear(channels * (settings.n_mels // settings.subsampling), settings.width)
+        self.gru_blocks = nn.ModuleList(_GruBlock(settings) for _ in range(settings.gru_blocks))
+        self.final_norm = nn.LayerNorm(settings.width)
+        self.output = nn.Linear(settings.width, settings.vocab_size)
+
+    def forward(
+        self, features_BTF: torch.Tensor, lengths_B: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """features_BTF: float32, anything past `lengths_B`. lengths_B: int64, at least 1.
+
+        Returns log-probabilities (B, ceil(T / subsampling), V), normalised over V, and their lengths. Rows past an
+        utterance's length are to be ignored.
+        """
+        x_BCTF = features_BTF[:, None]
+        for layer in self.convolutions:
+            if isinstance(layer, _Stride):
+                x_BCTF = layer(_zero_padding(x_BCTF, lengths_B))
+                lengths_B = (lengths_B + 1) // 2
+            else:
+                x_BCTF = layer(x_BCTF, lengths_B)
+        x_BTD = self.projection(x_BCTF.transpose(1, 2).flatten(2))
+        for block in self.gru_blocks:
+            x_BTD = block(x_BTD, lengths_B)
+        logits_BTV = self.output(self.final_norm(x_BTD))
+        return logits_BTV.float().log_softmax(dim=-1), lengths_B
+
+
+class _Stride(nn.Sequential):
+    """Halves time and frequency."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=2, padding=1), nn.GELU())
+
+
+class _ConvBlock(nn.Module):
+    """x + conv(gelu(conv(gelu(norm(x))))), the norm over channels at each time and frequency."""
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.conv_1 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.conv_2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BCTF: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
+        y_BCTF = self.norm(x_BCTF.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        y_BCTF = self.conv_1(_zero_padding(functional.gelu(y_BCTF), lengths_B))
+        y_BCTF = self.conv_2(_zero_padding(self.dropout(functional.gelu(y_BCTF)), lengths_B))
+        return x_BCTF + y_BCTF
+
+
+class _GruBlock(nn.Module):
+    """x + projection of a bidirectional GRU over norm(x)."""
+
+    def __init__(self, settings: ResidualGruSettings) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(settings.width)
+        self.forward_gru = nn.GRU(settings.width, settings.gru_hidden, batch_first=True)
+        self.backward_gru = nn.GRU(settings.width, settings.gru_hidden, batch_first=True)
+        self.projection = nn.Linear(2 * settings.gru_hidden, settings.width)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, x_BTD: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
+        normed_BTD = self.norm(x_BTD)
+        ahead_BTD, _ = self.forward_gru(normed_BTD)
+        back_BTD, _ = self.backward_gru(reversed_within_lengths(normed_BTD, lengths_B))
+        both_BTD = torch.cat([ahead_BTD, reversed_within_lengths(back_BTD, lengths_B)], dim=-1)
+        projected: torch.Tensor = self.dropout(self.projection(both_BTD))
+        return x_BTD + projected
+
+
+def _zero_padding(x_BCTF: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
+    mask_BT = frame_mask(lengths_B, x_BCTF.shape[2])
+    return x_BCTF * mask_BT[:, None, :, None]

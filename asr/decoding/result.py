@@ -1,0 +1,52 @@
+"""What the decoders answer."""
+
+from dataclasses import dataclass, field
+
+from asr.decoding.options import DecoderName
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Weighted parts of a hypothesis' score, natural logarithms; they add up to `total`."""
+
+    acoustic: float  # log-probability of the text given the audio
+    ngram: float = 0.0  # alpha x n-gram log-probability, unknown-word penalties included
+    hotwords: float = 0.0  # bonuses of the request's hotwords
+    gpt2: float = 0.0  # gamma x GPT-2 log-probability
+    length: float = 0.0  # beta x number of words
+
+    @property
+    def total(self) -> float:
+        return self.acoustic + self.ngram + self.hotwords + self.gpt2 + self.length
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One candidate text."""
+
+    text: str
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the chosen text, placed in the recording."""
+
+    word: str
+    start_s: float  # seconds from the start of the recording
+    end_s: float
+    confidence: float  # 0-1
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The answer of `Transcriber.transcribe`."""
+
+    text: str
+    decoder: DecoderName
+    duration_s: float  # of the decoded audio
+    words: tuple[Word, ...] = ()  # empty unless asked for
+    hypotheses: tuple[Hypothesis, ...] = ()  # best first; `nbest` of them at the most
+    timings_ms: dict[str, float] = field(
+        default_factory=dict
+    )  # audio, features, acoustic, decoding, rescoring, alignment

@@ -1,0 +1,37 @@
+"""`asr-train STAGE …`: every stage from corpora to a bundle."""
+
+import argparse
+import importlib
+
+# Stage -> its module under `training`; imported only when asked for, so that `asr-train --help` is quick.
+STAGES = {
+    "prepare": "check a corpus, write its manifest and features",
+    "tokenizer": "train the BPE vocabulary",
+    "train": "train the acoustic model from a TOML file",
+    "ngram": "build the KenLM n-gram language model",
+    "gpt2": "train a small GPT-2 language model",
+    "export": "put a run, its vocabulary and language models into a bundle",
+    "tune": "search the decoding weights on dev",
+    "evaluate": "WER and CER per set and decoder",
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="asr-train", description="From corpora to a bundle that the service loads."
+    )
+    parser.add_argument("stage", choices=list(STAGES), help="; ".join(f"{k}: {v}" for k, v in STAGES.items()))
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the stage: asr-train STAGE --help")
+    chosen = parser.parse_args(argv)
+    module = importlib.import_module(f"training.{chosen.stage}")
+    stage = argparse.ArgumentParser(
+        prog=f"asr-train {chosen.stage}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(stage)
+    module.main(stage.parse_args(chosen.arguments))
+
+
+if __name__ == "__main__":
+    main()
