@@ -1,0 +1,179 @@
+"""Measure a bundle: asr-train evaluate models/default --manifest data/test/manifest.jsonl --out test.json
+
+WER and CER per set and decoder with 95 % bootstrap intervals, the oracle WER of the list that GPT-2 re-ranks,
+and the real-time factor, all through `Transcriber` from the audio's bytes as the service does it. Sets are
+never pooled.
+"""
+
+import argparse
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from asr.decoding.options import DECODERS, MAX_NBEST, DecodingOptions
+from asr.errors import AsrError
+from asr.scoring import ErrorRate, char_error_rate, word_error_rate, word_errors
+from asr.transcriber import Transcriber
+from training.manifest import Utterance, read_bytes, read_manifest
+from training.workers import workers
+
+ORACLE = "oracle"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the decoders made of one utterance."""
+
+    name: str
+    set: str
+    duration_s: float  # of the decoded audio
+    reference: str
+    texts: dict[str, str]  # by decoder, and ORACLE: the best of the list that GPT-2 re-orders
+    seconds: dict[str, float]  # of work, by decoder, everything from the encoded bytes on included
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--manifest", type=Path, nargs="+", required=True)
+    parser.add_argument("--out", type=Path, required=True, help="JSON: results, and every utterance's texts")
+    parser.add_argument("--workers", type=int, default=1, help="processes, one torch thread each")
+    parser.add_argument("--limit", type=int, help="only so many utterances of each manifest")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def main(args: argparse.Namespace) -> None:
+    utterances = [u for path in args.manifest for u in read_manifest(path)[: args.limit]]
+    with workers(args.bundle, args.workers, args.device) as pool:
+        bundle = pool.transcriber.bundle
+        results = pool.map(judge, utterances)
+        outcomes = list(track(results, description="evaluate", total=len(utterances)))
+    sets = {name: measure([o for o in outcomes if o.set == name]) for name in set_names(outcomes)}
+    report = {
+        "bundle": {"name": bundle.settings.name, "sha256": bundle.sha256},
+        "command": shlex.join(["asr-train", *sys.argv[1:]]),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cpu": cpu_name(), "device": pool.transcriber.device, "processes": args.workers},
+        "decoding": asdict(bundle.settings.decoding),
+        "sets": sets,
+        "utterances": [asdict(outcome) for outcome in outcomes],
+    }
+    write_json(args.out, report)
+    Console().print(results_table(sets))
+
+
+def judge(transcriber: Transcriber, utterance: Utterance) -> Outcome:
+    """Decode one utterance in every way, from one acoustic pass. Raises ValueError naming the unreadable."""
+    try:
+        posteriors = transcriber.listen(read_bytes(utterance))
+    except (AsrError, OSError) as error:
+        raise ValueError(f"{utterance.audio} ({utterance.name}): {error}") from error
+    texts: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    listed = [""]
+    for decoder in DECODERS:
+        transcript = transcriber.decode(posteriors, DecodingOptions(decoder, nbest=MAX_NBEST))
+        texts[decoder] = transcript.text
+        seconds[decoder] = sum(transcript.timings_ms.values()) / 1000
+        if decoder == "beam_lm_rescore":
+            listed = [hypothesis.text for hypothesis in transcript.hypotheses]
+    texts[ORACLE] = min(listed, key=lambda text: word_errors(utterance.text, text))
+    return Outcome(
+        name=utterance.name,
+        set=utterance.set,
+        duration_s=posteriors.duration_s,
+        reference=utterance.text,
+        texts=texts,
+        seconds=seconds,
+    )
+
+
+def set_names(outcomes: Sequence[Outcome]) -> list[str]:
+    """In the order of their first utterance."""
+    return list(dict.fromkeys(outcome.set for outcome in outcomes))
+
+
+def measure(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Results of one set's utterances."""
+    references = [outcome.reference for outcome in outcomes]
+    duration_s = sum(outcome.duration_s for outcome in outcomes)
+    decoders: dict[str, dict[str, Any]] = {}
+    for decoder in (*DECODERS, ORACLE):
+        texts = [outcome.texts[decoder] for outcome in outcomes]
+        decoders[decoder] = {
+            "wer": _rate(word_error_rate(references, texts)),
+            "cer": _rate(char_error_rate(references, texts)),
+        }
+        if decoder != ORACLE:
+            work_s = sum(outcome.seconds[decoder] for outcome in outcomes)
+            decoders[decoder]["real_time_factor"] = round(work_s / duration_s, 5)
+    return {
+        "utterances": len(outcomes),
+        "words": sum(len(reference.split()) for reference in references),
+        "hours": round(duration_s / 3600, 4),
+        "decoders": decoders,
+    }
+
+
+def _rate(rate: ErrorRate) -> dict[str, Any]:
+    return {
+        "rate": round(rate.rate, 5),
+        "interval": [round(rate.low, 5), round(rate.high, 5)],
+        "substitutions": rate.substitutions,
+        "deletions": rate.deletions,
+        "insertions": rate.insertions,
+        "units": rate.units,
+    }
+
+
+def results_table(sets: dict[str, Any]) -> Table:
+    """For the terminal."""
+    table = Table("set", "decoder", "WER %", "95 %", "CER %", "95 %", "x real time")
+    for name, result in sets.items():
+        for decoder, values in result["decoders"].items():
+            wer, cer = values["wer"], values["cer"]
+            factor = values.get("real_time_factor")
+            table.add_row(
+                name,
+                decoder,
+                f"{wer['rate']:.1%}".rstrip("%"),
+                interval(wer),
+                f"{cer['rate']:.1%}".rstrip("%"),
+                interval(cer),
+                "" if factor is None else f"{factor:.3f}",
+            )
+        table.add_section()
+    return table
+
+
+def interval(rate: dict[str, Any]) -> str:
+    """The 95 % interval in per cent."""
+    low, high = rate["interval"]
+    return f"{100 * low:.1f}-{100 * high:.1f}"
+
+
+def cpu_name() -> str:
+    """The processor as Linux names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,260 @@
+"""Search the decoding weights on dev: asr-train tune models/default --manifest data/dev/manifest.jsonl
+
+Beam search with the present weights gives n-best lists; the best weights for these give the next search,
+as lists depend on weights. The weights whose own search made the fewest errors stay. Then GPT-2 scores those
+lists, and gamma is searched together with the n-gram and length weights beside it (`rescore_alpha`,
+`rescore_beta`); gamma 0 is among the points, so that rescoring is never worse on the data it is tuned on. The
+bundle gets the weights and loses its evaluation, which measured others. Log-probabilities are cached under
+--work: a second run starts at beam search.
+"""
+
+import argparse
+import hashlib
+import json
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from asr.bundle import ACOUSTIC, EVALUATION, MODEL_CARD
+from asr.decoding.beam import BeamDecoder
+from asr.decoding.options import DecodingSettings
+from asr.scoring import word_errors
+from asr.transcriber import Transcriber
+from training.evaluate import write_json
+from training.manifest import Utterance, read_bytes, read_manifest
+from training.tuning import Candidate, Lists, Range, Weights, make_lists, merge, search
+from training.workers import Workers, workers
+
+BEAM_RANGE = Range(Weights(0.0, -4.0, -20.0), Weights(2.5, 5.0, 0.0))
+WIDTH_TOLERANCE = 0.0005  # of the objective: what a narrower beam may cost
+
+
+@dataclass(frozen=True)
+class Dev:
+    """The tuning data, heard once. U utterances."""
+
+    utterances: Sequence[Utterance]
+    log_probs: Sequence[NDArray[np.float32]]  # (T, V) each
+    set_weights: Mapping[str, float]
+
+    def lists(self, candidates: Sequence[Sequence[Candidate]]) -> Lists:
+        pairs = list(zip(self.utterances, candidates, strict=True))
+        return make_lists(
+            candidates,
+            errors=[[word_errors(u.text, candidate.text) for candidate in row] for u, row in pairs],
+            reference_words=[len(u.text.split()) for u in self.utterances],
+            sets=[u.set for u in self.utterances],
+            set_weights=self.set_weights,
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One beam search over dev."""
+
+    settings: DecodingSettings
+    candidates: Sequence[Sequence[Candidate]]  # per utterance, best first
+    lists: Lists
+    seconds: float
+
+    @property
+    def objective(self) -> float:
+        """Weighted mean WER of what beam search itself put first."""
+        return float(self.lists.set_weights @ self._wers())
+
+    @property
+    def wers(self) -> dict[str, float]:
+        return dict(zip(self.lists.sets, self._wers().tolist(), strict=True))
+
+    def _wers(self) -> NDArray[np.float64]:
+        wers: NDArray[np.float64] = self.lists.in_set @ self.lists.errors[:, 0] / self.lists.reference_words
+        return wers
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--manifest", type=Path, nargs="+", required=True, help="dev; never test")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/tune"), help="for log-probabilities and tuning.json"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes, one torch thread each")
+    parser.add_argument("--rounds", type=int, default=3, help="searches with new weights")
+    parser.add_argument("--limit", type=int, help="only so many utterances of each manifest")
+    parser.add_argument(
+        "--set-weight",
+        action="append",
+        default=[],
+        metavar="SET=WEIGHT",
+        help="of a set's WER in the mean that is minimised (default: cv=2, others 1)",
+    )
+    parser.add_argument(
+        "--beam-widths",
+        type=int,
+        nargs="*",
+        default=[],
+        help="take the narrowest that loses nothing to speak of",
+    )
+    parser.add_argument("--seed", type=int, default=1)
+
+
+def main(args: argparse.Namespace) -> None:
+    set_weights = _parse_set_weights(args.set_weight)
+    utterances = [u for path in args.manifest for u in read_manifest(path)[: args.limit] if u.text]
+    with workers(args.bundle, args.workers, "cpu") as pool:
+        bundle = pool.transcriber.bundle
+        log_probs = _cached_log_probs(pool, utterances, args.work)
+        dev = Dev(utterances, log_probs, set_weights)
+        trials = _tune_beam(pool, dev, args.rounds, args.seed)
+        best = min(trials, key=lambda trial: trial.objective)
+        best = _narrowed(pool, dev, best, args.beam_widths)
+        settings, rescored = _tune_gpt2(pool, dev, best, args.seed)
+    changed = bundle.with_changes(
+        replace(bundle.settings, decoding=settings), {EVALUATION: None, MODEL_CARD: None}
+    )
+    report = {
+        "command": shlex.join(["asr-train", *sys.argv[1:]]),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "bundle": {"name": changed.settings.name, "before": bundle.sha256, "after": changed.sha256},
+        "decoding": asdict(settings),
+        "trials": [
+            {"decoding": asdict(t.settings), "objective": t.objective, "wer": t.wers, "seconds": t.seconds}
+            for t in trials
+        ],
+        "beam_lm": {"objective": best.objective, "wer": best.wers},
+        "beam_lm_rescore": rescored,
+    }
+    write_json(args.work / "tuning.json", report)
+    print(json.dumps({key: report[key] for key in ("decoding", "beam_lm", "beam_lm_rescore")}, indent=2))
+
+
+def _tune_beam(pool: Workers, dev: Dev, rounds: int, seed: int) -> list[Trial]:
+    """Searches with better and better weights for beam search alone, the present ones first."""
+    trials: list[Trial] = []
+    merged: list[list[Candidate]] = [[] for _ in dev.utterances]
+    settings = pool.transcriber.settings
+    for number in range(rounds + 1):
+        trial = _search_beam(pool, dev, settings, f"beam search {number}")
+        print(f"{_shown(settings)}: {trial.objective:.2%} {_percent(trial.wers)}", flush=True)
+        trials.append(trial)
+        merged = [merge(old, new) for old, new in zip(merged, trial.candidates, strict=True)]
+        start = Weights(settings.alpha, settings.beta, settings.unknown_word_logp)
+        found = search(dev.lists(merged), start, BEAM_RANGE, seed + number)
+        if found == start:
+            break
+        settings = replace(settings, alpha=found.alpha, beta=found.beta, unknown_word_logp=found.unknown)
+    return trials
+
+
+def _narrowed(pool: Workers, dev: Dev, best: Trial, widths: Sequence[int]) -> Trial:
+    """The narrowest of the widths that costs no more than the tolerance; `best` where none does."""
+    for width in sorted(widths):
+        trial = _search_beam(pool, dev, replace(best.settings, beam_width=width), f"beam width {width}")
+        print(f"beam width {width}: {trial.objective:.2%} in {trial.seconds:.0f} s", flush=True)
+        if trial.objective <= best.objective + WIDTH_TOLERANCE:
+            return trial
+    return best
+
+
+def _tune_gpt2(pool: Workers, dev: Dev, best: Trial, seed: int) -> tuple[DecodingSettings, dict[str, Any]]:
+    """The weights beside GPT-2 for the lists that it will get, and what they make of dev."""
+    settings = best.settings
+    short = [list(row[: settings.rescore_nbest]) for row in best.candidates]
+    scored = pool.map(_score_gpt2, short)
+    lists = dev.lists(list(track(scored, description="gpt2", total=len(short))))
+    start = Weights(settings.alpha, settings.beta, settings.unknown_word_logp, gamma=0.0)
+    low = Weights(0.0, settings.beta - 1.0, start.unknown, 0.0)
+    high = Weights(1.5 * settings.alpha, settings.beta + 8.0, start.unknown, 1.5)
+    found = search(lists, start, Range(low, high), seed)
+    report = {
+        "objective": lists.objective(found),
+        "wer": lists.set_wers(found),
+        "oracle": lists.oracle(),
+        "without_own_weights": lists.objective(_gamma_alone(lists, start)),
+    }
+    tuned = replace(settings, gamma=found.gamma, rescore_alpha=found.alpha, rescore_beta=found.beta)
+    return tuned, report
+
+
+def _gamma_alone(lists: Lists, start: Weights) -> Weights:
+    """The best gamma beside beam search's own alpha and beta: shows what weights of its own are worth."""
+    return min((replace(start, gamma=g / 100) for g in range(0, 151)), key=lists.objective)
+
+
+def _search_beam(pool: Workers, dev: Dev, settings: DecodingSettings, description: str) -> Trial:
+    started = time.perf_counter()
+    found = pool.map(_candidates, [(log_probs, settings) for log_probs in dev.log_probs])
+    candidates = list(track(found, description=description, total=len(dev.log_probs)))
+    return Trial(settings, candidates, dev.lists(candidates), time.perf_counter() - started)
+
+
+def _candidates(
+    transcriber: Transcriber, item: tuple[NDArray[np.float32], DecodingSettings]
+) -> list[Candidate]:
+    """Beam search's hypotheses with their parts unweighted, best first."""
+    log_probs_TV, settings = item
+    found = []
+    for hypothesis in BeamDecoder(transcriber.tokenizer, transcriber.lm, settings).decode(log_probs_TV):
+        parts = transcriber.lm.parts(hypothesis.text)
+        found.append(
+            Candidate(hypothesis.text, hypothesis.scores.acoustic, parts.logp, parts.n_unknown, parts.n_words)
+        )
+    return found
+
+
+def _score_gpt2(transcriber: Transcriber, candidates: list[Candidate]) -> list[Candidate]:
+    scores = transcriber.gpt2.score([candidate.text for candidate in candidates])
+    return [replace(candidate, gpt2=score) for candidate, score in zip(candidates, scores, strict=True)]
+
+
+def _listen(transcriber: Transcriber, utterance: Utterance) -> NDArray[np.float32]:
+    return transcriber.listen(read_bytes(utterance)).log_probs
+
+
+def _cached_log_probs(
+    pool: Workers, utterances: Sequence[Utterance], work: Path
+) -> list[NDArray[np.float32]]:
+    """Log-probabilities of every utterance, from the cache when the same model heard the same recordings."""
+    bundle = pool.transcriber.bundle
+    heard = [(str(u.audio), u.offset, u.size) for u in utterances]
+    settings = [asdict(bundle.settings.features), asdict(bundle.settings.acoustic)]
+    key = json.dumps([bundle.files[ACOUSTIC].sha256, settings, heard])
+    path = work / f"log-probs-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    if path.exists():
+        with np.load(path) as cached:
+            frames, lengths = cached["frames"], cached["lengths"]
+        return np.split(frames, np.cumsum(lengths)[:-1])
+    found = pool.map(_listen, utterances)
+    log_probs = list(track(found, description="listen", total=len(utterances)))
+    work.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez(temporary, frames=np.concatenate(log_probs), lengths=[len(frames) for frames in log_probs])
+    temporary.replace(path)
+    return log_probs
+
+
+def _parse_set_weights(given: Sequence[str]) -> dict[str, float]:
+    weights = {"cv": 2.0}
+    for item in given:
+        name, _, weight = item.partition("=")
+        try:
+            weights[name] = float(weight)
+        except ValueError:
+            raise SystemExit(f"--set-weight {item}: expected SET=WEIGHT") from None
+    return weights
+
+
+def _shown(settings: DecodingSettings) -> str:
+    return f"alpha {settings.alpha} beta {settings.beta} unknown {settings.unknown_word_logp}"
+
+
+def _percent(wers: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {wer:.2%}" for name, wer in wers.items())
