@@ -13,7 +13,7 @@ import argparse
 import json
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
@@ -22,16 +22,19 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging as transformers_logging
 
+from asr.decoding.rescoring import Gpt2Scorer
 from training.gpt2_checkpoint import Progress, load_checkpoint, save_checkpoint
 from training.gpt2_settings import HEAD_WIDTH, Gpt2Settings
-from training.gpt2_tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from training.sentence_store import IGNORED, BatchSettings, SentenceStore, batches, to_tensors
+from training.gpt2_tokenizer import END_OF_TEXT, load_tokenizer, save_tokenizer, train_tokenizer
+from training.sentence_store import IGNORED, BatchSettings, SentenceStore, batches
 from training.text_corpus import is_held_out, read_corpus, transcripts_by_set
 from training.text_fit import TextFit
 
+MODEL = "model"  # in the run's folder
+CHECKPOINT = "checkpoint.safetensors"
 HELD_OUT_SENTENCES = 1000  # of the held-out part, scored while training
 VOCABULARY_SENTENCES = 300_000  # that the BPE vocabulary is learnt from
 
@@ -70,16 +73,21 @@ def main(args: argparse.Namespace) -> None:
     torch.manual_seed(settings.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer, end_id = _prepare_tokenizer(args, settings)
-    model = _make_model(args.init, settings, tokenizer, end_id)
+    model = _make_model(args.out / MODEL if args.resume else args.init, settings, tokenizer, end_id)
+    if not args.resume:
+        save_tokenizer(tokenizer, args.out / MODEL, model.config.n_positions)
     store = _prepare_store(args, settings, tokenizer)
     held_out = list(islice(_corpus(args, settings, held_out=True), HELD_OUT_SENTENCES))
-    _log_start(model, tokenizer, store, held_out)
+    print(f"{model.num_parameters():,} parameters, {tokenizer.get_vocab_size()} ids")
+    print(f"{len(store):,} sentences, {store.n_tokens:,} tokens; {len(held_out)} held out", flush=True)
 
     optimiser = _make_optimiser(model, settings)
-    checkpoint = args.out / "checkpoint.safetensors"
-    progress = load_checkpoint(checkpoint, model, optimiser, asdict(settings)) if args.resume else Progress()
-    context = min(settings.context, model.config.n_positions)
-    rows = BatchSettings(settings.batch_tokens, context, settings.joined_share, settings.seed)
+    progress = Progress()
+    if args.resume:
+        progress = load_checkpoint(args.out / CHECKPOINT, model, optimiser, asdict(settings))
+    rows = BatchSettings(
+        settings.batch_tokens, model.config.n_positions, settings.joined_share, settings.seed
+    )
     losses: list[float] = []
     saved_at = tick = time.monotonic()
     with _stop_requested() as stopped:
@@ -99,51 +107,34 @@ def main(args: argparse.Namespace) -> None:
                 _log(progress, settings, losses)
                 losses = []
             if now - saved_at > 60 * args.checkpoint_minutes:
-                _log_held_out(model, tokenizer, end_id, held_out)
+                perplexity = fit(model, args.out / MODEL, held_out).perplexity
+                print(f"held out: perplexity per word {perplexity:.1f}", flush=True)
                 _save(args.out, model, optimiser, settings, progress)
                 saved_at = tick = time.monotonic()  # scoring and saving are not training time
     _save(args.out, model, optimiser, settings, progress)
-    _report(args, settings, progress, model, tokenizer, end_id, held_out)
+    _report(args, settings, progress, model, held_out)
 
 
-def text_fit(model: GPT2LMHeadModel, tokenizer: Tokenizer, end_id: int, sentences: Sequence[str]) -> TextFit:
-    """Log-probability of each sentence by itself, ends included, summed; too long ones are left out."""
-    context = model.config.n_positions
-    encoded = tokenizer.encode_batch_fast(list(sentences), add_special_tokens=False)
-    kept = [
-        (s, torch.tensor(e.ids).numpy())
-        for s, e in zip(sentences, encoded, strict=True)
-        if len(e.ids) < context
-    ]
-    kept.sort(key=lambda pair: len(pair[1]))
-    logp = 0.0
-    model.eval()
-    with torch.inference_mode():
-        for start in range(0, len(kept), 32):
-            ids_BT, targets_BT = to_tensors([ids for _, ids in kept[start : start + 32]], end_id)
-            logp -= _loss(model, ids_BT, targets_BT, reduction="sum").item()
+def fit(model: GPT2LMHeadModel, tokenizer_folder: Path, sentences: Sequence[str]) -> TextFit:
+    """How well the model expects sentences, each scored by itself as the rescoring decoder does it."""
+    scorer = Gpt2Scorer(model, AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True), "cpu")
+    logp = sum(scorer.score(sentences))
     model.train()
-    return TextFit(sentences=len(kept), words=sum(len(s.split()) for s, _ in kept), logp=logp)
+    return TextFit(sentences=len(sentences), words=sum(len(s.split()) for s in sentences), logp=logp)
 
 
 def _defaults() -> Gpt2Settings:
-    return Gpt2Settings(
-        max_steps=1
-    )  # one of the two budgets has to be given; the other defaults are the class's
+    """The settings' defaults; one of the two budgets has to be given for them to be valid."""
+    return Gpt2Settings(max_steps=1)
 
 
 def _prepare_tokenizer(args: argparse.Namespace, settings: Gpt2Settings) -> tuple[Tokenizer, int]:
-    """The vocabulary of the resumed run, of `--init`, or a new one; saved into the run's model folder."""
-    folder = args.out / "model"
-    if args.resume:
-        return load_tokenizer(folder)
-    if args.init:
-        tokenizer, _ = load_tokenizer(args.init)
-    else:
-        sentences = islice(_corpus(args, settings, held_out=False), VOCABULARY_SENTENCES)
-        tokenizer = train_tokenizer(sentences, settings.vocab_size)
-    save_tokenizer(tokenizer, folder, settings.context)
-    return load_tokenizer(folder)
+    """The vocabulary of the resumed run, of `--init`, or a new one; and its end token."""
+    if args.resume or args.init:
+        return load_tokenizer(args.out / MODEL if args.resume else args.init)
+    sentences = islice(_corpus(args, settings, held_out=False), VOCABULARY_SENTENCES)
+    tokenizer = train_tokenizer(sentences, settings.vocab_size)
+    return tokenizer, tokenizer.token_to_id(END_OF_TEXT)
 
 
 def _prepare_store(args: argparse.Namespace, settings: Gpt2Settings, tokenizer: Tokenizer) -> SentenceStore:
@@ -155,14 +146,9 @@ def _prepare_store(args: argparse.Namespace, settings: Gpt2Settings, tokenizer: 
 
 
 def _corpus(args: argparse.Namespace, settings: Gpt2Settings, *, held_out: bool) -> Iterator[str]:
-    """The held-out sentences, or the others; without text files, every transcript in both."""
-    if held_out and not args.text:
-        yield from read_corpus([], args.manifest)
-        return
-    per_10k = settings.held_out_per_10k if args.text else 0
-    sources: Iterable[str] = read_corpus(args.text, args.manifest, manifest_repeat=settings.manifest_repeat)
-    for sentence in sources:
-        if is_held_out(sentence, per_10k) == held_out:
+    """The held-out sentences of texts and transcripts, or the others."""
+    for sentence in read_corpus(args.text, args.manifest, manifest_repeat=settings.manifest_repeat):
+        if is_held_out(sentence, settings.held_out_per_10k) == held_out:
             yield sentence
 
 
@@ -209,19 +195,15 @@ def _train_step(
     for group in optimiser.param_groups:
         group["lr"] = settings.learning_rate_at(done)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
-        loss = _loss(model, ids_BT, targets_BT)
+        logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
+    loss = nn.functional.cross_entropy(
+        logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORED
+    )
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
     optimiser.step()
     optimiser.zero_grad()
     return loss.item()
-
-
-def _loss(model: GPT2LMHeadModel, ids_BT: Tensor, targets_BT: Tensor, reduction: str = "mean") -> Tensor:
-    logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
-    return nn.functional.cross_entropy(
-        logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORED, reduction=reduction
-    )
 
 
 @contextmanager
@@ -240,25 +222,11 @@ def _stop_requested() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _log_start(
-    model: GPT2LMHeadModel, tokenizer: Tokenizer, store: SentenceStore, held_out: Sequence[str]
-) -> None:
-    print(f"{model.num_parameters():,} parameters, {tokenizer.get_vocab_size()} ids", flush=True)
-    print(
-        f"{len(store):,} sentences, {store.n_tokens:,} tokens; {len(held_out)} sentences held out", flush=True
-    )
-
-
 def _log(progress: Progress, settings: Gpt2Settings, losses: list[float]) -> None:
     done = settings.done(progress)
     print(f"step {progress.step} · {100 * done:.1f} % · loss {sum(losses) / len(losses):.4f} · "
           f"lr {settings.learning_rate_at(done):.2e} · {progress.tokens / 1e6:.2f} M tokens · "
           f"{progress.tokens / max(progress.elapsed_s, 1e-9):.0f} tokens/s", flush=True)  # fmt: skip
-
-
-def _log_held_out(model: GPT2LMHeadModel, tokenizer: Tokenizer, end_id: int, held_out: Sequence[str]) -> None:
-    fit = text_fit(model, tokenizer, end_id, held_out)
-    print(f"held out: perplexity per word {fit.perplexity:.1f}", flush=True)
 
 
 def _save(
@@ -269,12 +237,12 @@ def _save(
     progress: Progress,
 ) -> None:
     """The checkpoint and the model folder, each file whole or not changed."""
-    save_checkpoint(out / "checkpoint.safetensors", model, optimiser, asdict(settings), progress)
+    save_checkpoint(out / CHECKPOINT, model, optimiser, asdict(settings), progress)
     temporary = out / "model.tmp"
     model.save_pretrained(temporary)
     for path in sorted(temporary.iterdir()):
         path.chmod(0o644)  # safetensors gives its files to the owner alone
-        path.replace(out / "model" / path.name)
+        path.replace(out / MODEL / path.name)
     temporary.rmdir()
 
 
@@ -283,17 +251,11 @@ def _report(
     settings: Gpt2Settings,
     progress: Progress,
     model: GPT2LMHeadModel,
-    tokenizer: Tokenizer,
-    end_id: int,
     held_out: Sequence[str],
 ) -> None:
     """Perplexities of the held-out text and of each dev set, printed and written to gpt2.json."""
     sets = {"held out": held_out, **transcripts_by_set(args.dev)}
-    fits = {
-        name: text_fit(model, tokenizer, end_id, sentences).as_json()
-        for name, sentences in sets.items()
-        if sentences
-    }
+    fits = {name: fit(model, args.out / MODEL, texts).as_json() for name, texts in sets.items() if texts}
     report = {
         "settings": asdict(settings),
         "parameters": model.num_parameters(),
@@ -301,7 +263,7 @@ def _report(
         "fit": fits,
     }
     (args.out / "gpt2.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    for name, fit in fits.items():
-        print(f"{name}: perplexity per word {fit['perplexity']:.1f} ({fit['words']} words)", flush=True)
+    for name, figures in fits.items():
+        print(f"{name}: perplexity per word {figures['perplexity']:.1f} ({figures['words']} words)")
     seen = f"{progress.step} steps, {progress.tokens:,} tokens, {progress.elapsed_s:.0f} s"
-    print(f"{seen} -> {args.out / 'model'}", flush=True)
+    print(f"{seen} -> {args.out / MODEL}", flush=True)

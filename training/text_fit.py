@@ -17,13 +17,13 @@ class TextFit:
     @property
     def perplexity(self) -> float:
         """Per word, unknown words at the probability the model gives to any unknown word."""
-        return math.exp(-self.logp / (self.words + self.sentences))
+        return math.exp(-self.logp / max(1, self.words + self.sentences))
 
     @property
     def known_perplexity(self) -> float:
         """Per known word."""
         known = self.words + self.sentences - self.unknown_words
-        return math.exp(-(self.logp - self.unknown_logp) / known)
+        return math.exp(-(self.logp - self.unknown_logp) / max(1, known))
 
     @property
     def unknown_share(self) -> float:
