@@ -108,10 +108,16 @@ class Bundle:
                 else:
                     shutil.copyfile(content, target)
             files = {name: _describe(temporary / name) for name in sorted(contents)}
-            index = json.dumps(_index(settings, files), indent=2, ensure_ascii=False) + "\n"
+            index = _index_text(settings, files)
             (temporary / INDEX).write_text(index, encoding="utf-8")
             cls.load(temporary)
         return cls(path, settings, files, hashlib.sha256(index.encode()).hexdigest())
+
+    @property
+    def measured_sha256(self) -> str:
+        """Of bundle.json without its evaluation and card: what an evaluation measured, whoever carries it."""
+        files = {n: file for n, file in self.files.items() if n not in (EVALUATION, MODEL_CARD)}
+        return hashlib.sha256(_index_text(self.settings, files).encode()).hexdigest()
 
     def with_changes(self, settings: BundleSettings, changed: Mapping[str, bytes | None]) -> "Bundle":
         """Save this bundle over itself with other settings and files (None removes one), hashed anew."""
@@ -123,8 +129,9 @@ class Bundle:
         return Bundle.save(self.path, settings, contents)
 
 
-def _index(settings: BundleSettings, files: Mapping[str, BundleFile]) -> dict[str, Any]:
-    return {
+def _index_text(settings: BundleSettings, files: Mapping[str, BundleFile]) -> str:
+    """bundle.json: the same settings and files give the same bytes."""
+    index = {
         "format_version": FORMAT_VERSION,
         "name": settings.name,
         "created": settings.created,
@@ -133,8 +140,9 @@ def _index(settings: BundleSettings, files: Mapping[str, BundleFile]) -> dict[st
         "acoustic": {"kind": ACOUSTIC_KIND} | asdict(settings.acoustic),
         "decoding": asdict(settings.decoding),
         "training": dict(settings.training),
-        "files": {name: asdict(file) for name, file in files.items()},
+        "files": {name: asdict(file) for name, file in sorted(files.items())},
     }
+    return json.dumps(index, indent=2, ensure_ascii=False) + "\n"
 
 
 def _read_index(path: Path) -> tuple[BundleSettings, dict[str, BundleFile], str]:

@@ -158,6 +158,8 @@ def test_changes_are_hashed_and_verified(copy: Path) -> None:
     assert after.settings.decoding.alpha == 0.9
     assert set(after.files) == {*before.files, EVALUATION, MODEL_CARD}
     assert after.sha256 != before.sha256
+    assert after.measured_sha256 != before.measured_sha256 == before.sha256
+    assert after.with_changes(after.settings, dict.fromkeys(changed)).sha256 == after.measured_sha256
     assert after.with_changes(before.settings, dict.fromkeys(changed)).sha256 == before.sha256
     assert [p.name for p in copy.parent.iterdir()] == [copy.name]  # no temporary folder is left
 

@@ -51,7 +51,7 @@ def test_every_text_and_rate_is_the_transcribers(tiny_bundle: Path, manifest: Pa
     _evaluate(tiny_bundle, "--manifest", manifest, "--out", tmp_path / "results.json")
     report = json.loads((tmp_path / "results.json").read_text())
     transcriber = Transcriber.load(tiny_bundle)
-    assert report["bundle"] == {"name": "tiny", "sha256": transcriber.sha256}
+    assert report["bundle"] == {"name": "tiny", "measured_sha256": transcriber.bundle.measured_sha256}
     utterances = read_manifest(manifest)
     assert [row["name"] for row in report["utterances"]] == [u.name for u in utterances]
     for row, utterance in zip(report["utterances"], utterances, strict=True):

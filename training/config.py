@@ -31,7 +31,7 @@ class ModelConfig:
 
     subsampling: int = 8
     conv_channels: int = 32
-    conv_blocks: int = 1
+    conv_blocks: int = 2
     width: int = 384
     gru_hidden: int = 256
     gru_blocks: int = 4

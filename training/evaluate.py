@@ -59,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
         outcomes = list(track(results, description="evaluate", total=len(utterances)))
     sets = {name: measure([o for o in outcomes if o.set == name]) for name in set_names(outcomes)}
     report = {
-        "bundle": {"name": bundle.settings.name, "sha256": bundle.sha256},
+        "bundle": {"name": bundle.settings.name, "measured_sha256": bundle.measured_sha256},
         "command": shlex.join(["asr-train", *sys.argv[1:]]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cpu": cpu_name(), "device": pool.transcriber.device, "processes": args.workers},

@@ -24,7 +24,7 @@ class ResidualGruSettings:
     n_mels: int = 80
     subsampling: int = 8  # features per output frame: 4 or 8
     conv_channels: int = 32  # twice as many after the first stride
-    conv_blocks: int = 1  # residual blocks after each stride but the first, where they cost most
+    conv_blocks: int = 2  # residual blocks, after the last stride: earlier ones cost four times as much each
     width: int = 384  # of the GRU blocks' input and output
     gru_hidden: int = 256  # per direction
     gru_blocks: int = 3
@@ -54,9 +54,8 @@ class ResidualGru(nn.Module):
         for stage in range(settings.subsampling.bit_length() - 1):
             wider = settings.conv_channels * (1 if stage == 0 else 2)
             stages.append(_Stride(channels, wider))
-            if stage > 0:
-                stages.extend(_ConvBlock(wider, settings.dropout) for _ in range(settings.conv_blocks))
             channels = wider
+        stages.extend(_ConvBlock(channels, settings.dropout) for _ in range(settings.conv_blocks))
         self.convolutions = nn.ModuleList(stages)
         self.projection = nn.Linear(channels * (settings.n_mels // settings.subsampling), settings.width)
         self.gru_blocks = nn.ModuleList(_GruBlock(settings) for _ in range(settings.gru_blocks))
@@ -74,7 +73,7 @@ class ResidualGru(nn.Module):
         x_BCTF = features_BTF[:, None]
         for layer in self.convolutions:
             if isinstance(layer, _Stride):
-                x_BCTF = layer(_zero_padding(x_BCTF, lengths_B))
+                x_BCTF = layer(_zero_padding(x_BCTF, lengths_B)).contiguous(memory_format=torch.channels_last)
                 lengths_B = (lengths_B + 1) // 2
             else:
                 x_BCTF = layer(x_BCTF, lengths_B)
