@@ -1,0 +1,48 @@
+"""Checks on the acoustic model's output that every decoder shares.
+
+Shapes: T frames, V CTC outputs (blank included).
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def checked_log_probs(
+    log_probs_TV: NDArray[np.floating[Any]], vocab_size: int | None = None
+) -> NDArray[np.float64]:
+    """The same natural-log posteriors (T, V) as float64.
+
+    Raises ValueError when they are not a matrix, have another V than `vocab_size`, or hold a frame without a
+    finite best label (NaN, or -inf everywhere): such a matrix is an acoustic model's fault and has no best
+    path.
+    """
+    if log_probs_TV.ndim != 2 or log_probs_TV.shape[1] == 0:
+        raise ValueError(f"log-probabilities must be (frames, outputs), not {log_probs_TV.shape}")
+    if vocab_size is not None and log_probs_TV.shape[1] != vocab_size:
+        raise ValueError(
+            f"log-probabilities have {log_probs_TV.shape[1]} outputs, the tokenizer {vocab_size}"
+        )
+    checked = np.asarray(log_probs_TV, dtype=np.float64)
+    if not np.isfinite(checked.max(axis=1)).all():
+        raise ValueError("log-probabilities hold a frame without a finite best label")
+    return checked
+
+
+def keep_best_tokens(
+    log_probs_TV: NDArray[np.float64], min_logp: float, max_per_frame: int
+) -> NDArray[np.float64]:
+    """Log-probabilities with all but each frame's candidates set to -inf.
+
+    A frame's candidates are its `max_per_frame` best labels (lower id first on ties) that reach `min_logp`,
+    and always its best one. What remains is *not* renormalised: a path over kept labels scores exactly what
+    it scored before.
+    """
+    kept_TV = log_probs_TV >= min_logp
+    crowded = np.flatnonzero(kept_TV.sum(axis=1) > max_per_frame)
+    if crowded.size:
+        ranked = np.argsort(-log_probs_TV[crowded], axis=1, kind="stable")
+        kept_TV[crowded[:, None], ranked[:, max_per_frame:]] = False
+    kept_TV[np.arange(len(log_probs_TV)), log_probs_TV.argmax(axis=1)] = True
+    return np.where(kept_TV, log_probs_TV, -np.inf)
