@@ -1,0 +1,167 @@
+"""From run folders to a bundle that transcribes, and from measurements to its card."""
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from asr.bundle import ACOUSTIC, EVALUATION, MODEL_CARD, NGRAM, TOKENIZER, UNIGRAMS, Bundle
+from asr.decoding.options import DecodingOptions, DecodingSettings
+from asr.transcriber import Transcriber
+from tests.conftest import wav_bytes
+from training import evaluate, export
+from training.manifest import Utterance, write_manifest
+
+Run = Callable[..., None]
+
+
+@pytest.fixture
+def runs(tiny_bundle: Path, tiny_gpt2: Path, tmp_path: Path) -> Path:
+    """Run folders as the other stages leave them, made from the tiny bundle's parts."""
+    settings = Bundle.load(tiny_bundle).settings
+    for name in ("acoustic", "ngram", "gpt2"):
+        (tmp_path / name).mkdir()
+    shutil.copy(tiny_bundle / ACOUSTIC, tmp_path / "acoustic" / "model.safetensors")
+    shutil.copy(tiny_bundle / TOKENIZER, tmp_path / "acoustic" / "tokenizer.model")
+    summary = {
+        "acoustic": asdict(settings.acoustic),
+        "features": asdict(settings.features),
+        "config": {"data": {"train": "/home/someone/train", "repeat": {}}, "seed": 1},
+        "commit": "abc123",
+        "steps": 12,
+        "minutes": 0.5,
+        "processes": 1,
+        "data": "train: 8 utterances",
+        "dev_greedy": {},
+    }
+    (tmp_path / "acoustic" / "train.json").write_text(json.dumps(summary))
+    shutil.copy(tiny_bundle / NGRAM, tmp_path / "ngram" / "ngram.bin")
+    shutil.copy(tiny_bundle / UNIGRAMS, tmp_path / "ngram" / "unigrams.txt")
+    (tmp_path / "ngram" / "ngram.json").write_text('{"words": 36}')
+    shutil.copytree(tiny_gpt2, tmp_path / "gpt2" / "model")
+    (tmp_path / "gpt2" / "model" / "optimizer.pt").write_bytes(b"stays behind")
+    (tmp_path / "notes.md").write_text("## Training data\n\nNoise, CC0.\n")
+    return tmp_path
+
+
+@pytest.fixture
+def run(runs: Path) -> Run:
+    """`asr-train export` into runs/models/new; paths are relative to the runs."""
+
+    def call(*given: str) -> None:
+        parser = argparse.ArgumentParser()
+        export.add_arguments(parser)
+        paths = [item if item.startswith("--") else str(runs / item) for item in given]
+        export.main(parser.parse_args(["--out", str(runs / "models" / "new"), *paths]))
+
+    return call
+
+
+NEW = ("--acoustic", "acoustic", "--ngram", "ngram", "--gpt2", "gpt2", "--notes", "notes.md")
+
+
+def _measured(bundle: Path, folder: Path) -> Path:
+    """Results of `asr-train evaluate` on one noise."""
+    (folder / "noise.wav").write_bytes(wav_bytes(0.2 * np.random.default_rng(1).standard_normal(8000)))
+    write_manifest(
+        folder / "m.jsonl", [Utterance(folder / "noise.wav", "the cat", 0.5, set="noise", name="n")]
+    )
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    results = folder / "results.json"
+    evaluate.main(
+        parser.parse_args([str(bundle), "--manifest", str(folder / "m.jsonl"), "--out", str(results)])
+    )
+    return results
+
+
+def test_the_bundle_transcribes_as_the_parts_did(
+    run: Run, runs: Path, tiny_bundle: Path, recording: bytes
+) -> None:
+    run(*NEW, "--decoding", str(tiny_bundle))
+    new = Transcriber.load(runs / "models" / "new")
+    assert (new.name, new.bundle.settings.commit) == ("new", "abc123")
+    options = DecodingOptions("beam_lm_rescore", nbest=5)
+    transcripts = [t.transcribe(recording, options) for t in (new, Transcriber.load(tiny_bundle))]
+    assert replace(transcripts[0], timings_ms={}) == replace(transcripts[1], timings_ms={})
+
+
+def test_the_card_and_the_summary_tell_where_it_comes_from(run: Run, runs: Path) -> None:
+    run(*NEW)
+    bundle = Bundle.load(runs / "models" / "new")
+    assert bundle.settings.decoding == DecodingSettings()
+    card = (bundle.path / MODEL_CARD).read_text()
+    for wanted in (
+        "# Model card: new",
+        "`abc123`",
+        "Not evaluated yet",
+        "train: 8 utterances",
+        "Noise, CC0.",
+    ):
+        assert wanted in card
+    training = bundle.settings.training
+    assert training["ngram"] == {"words": 36}
+    assert training["config"] == {"data": {"repeat": {}}, "seed": 1}
+    assert "someone" not in (bundle.path / "bundle.json").read_text()
+    assert not [name for name in bundle.files if "optimizer" in name]
+
+
+def test_an_evaluation_is_added_and_refreshed(run: Run, runs: Path) -> None:
+    run(*NEW)
+    before = Bundle.load(runs / "models" / "new")
+    results = _measured(before.path, runs)
+    run("--evaluation", "results.json")
+    after = Bundle.load(before.path)
+    evaluations = json.loads((after.path / EVALUATION).read_text())["evaluations"]
+    report = json.loads(results.read_text())
+    assert evaluations == [{key: value for key, value in report.items() if key != "utterances"}]
+    card = (after.path / MODEL_CARD).read_text()
+    wer = report["sets"]["noise"]["decoders"]["greedy"]["wer"]["rate"]
+    assert f"| noise | 1 | 2 | `greedy` | {100 * wer:.1f} |" in card
+    assert "Noise, CC0." in card
+    run("--evaluation", "results.json")  # the bundle that was measured is still the same
+    assert Bundle.load(before.path) == after
+
+
+def test_results_of_other_weights_are_refused(run: Run, runs: Path) -> None:
+    run(*NEW)
+    bundle = Bundle.load(runs / "models" / "new")
+    _measured(bundle.path, runs)
+    decoding = replace(bundle.settings.decoding, alpha=0.77)
+    tuned = bundle.with_changes(replace(bundle.settings, decoding=decoding), {})
+    with pytest.raises(SystemExit, match="evaluate again"):
+        run("--evaluation", "results.json")
+    assert Bundle.load(bundle.path) == tuned
+
+
+def test_weights_that_fail_the_self_test_leave_the_old_bundle(run: Run, runs: Path) -> None:
+    run(*NEW)
+    before = Bundle.load(runs / "models" / "new")
+    weights = load_file(runs / "acoustic" / "model.safetensors")
+    weights["output.bias"][:] = float("nan")
+    save_file(weights, runs / "acoustic" / "model.safetensors")
+    with pytest.raises(SystemExit, match="self-test"):
+        run(*NEW)
+    assert Bundle.load(before.path) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--acoustic", "acoustic", "--ngram", "ngram"), "needs --ngram and --gpt2"),
+        (("--acoustic", "nowhere", "--ngram", "ngram", "--gpt2", "gpt2"), "nowhere/train.json"),
+        (("--acoustic", "acoustic", "--ngram", "nowhere", "--gpt2", "gpt2"), "nowhere/ngram.bin"),
+        (("--acoustic", "acoustic", "--ngram", "ngram", "--gpt2", "nowhere"), "lists no gpt2/config.json"),
+    ],
+)
+def test_what_is_absent_is_named(run: Run, runs: Path, given: tuple[str, ...], message: str) -> None:
+    (runs / "models").mkdir()
+    with pytest.raises(SystemExit, match=message):
+        run(*given)
+    assert not list((runs / "models").iterdir())

@@ -1,0 +1,160 @@
+"""Put a run, its vocabulary and language models into a bundle; later, add what was measured.
+
+    asr-train export --acoustic runs/default --ngram runs/ngram --gpt2 runs/gpt2 \
+        --notes configs/default-data.md --out models/default
+    asr-train export --out models/default --evaluation runs/dev.json runs/test.json
+
+The first makes a new bundle, with its model card; the second refreshes evaluation.json and MODEL_CARD.md of
+one that is there, and refuses results that another bundle gave. Either takes effect whole or not at all.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from asr.acoustic.residual_gru import ResidualGruSettings
+from asr.bundle import (
+    ACOUSTIC,
+    EVALUATION,
+    GPT2,
+    MODEL_CARD,
+    NGRAM,
+    TOKENIZER,
+    UNIGRAMS,
+    Bundle,
+    BundleSettings,
+)
+from asr.bundle_checks import settings_from_dict
+from asr.decoding.options import DecodingSettings
+from asr.errors import AsrError, MismatchError
+from asr.features import FeatureSettings
+from asr.transcriber import Transcriber
+from training.model_card import model_card
+
+# What transformers may read of a GPT-2 folder; optimiser states and logs stay behind.
+GPT2_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
+    parser.add_argument("--acoustic", type=Path, help="run folder of `asr-train train`")
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer.model (default: the run's)")
+    parser.add_argument("--ngram", type=Path, help="folder of `asr-train ngram`")
+    parser.add_argument(
+        "--gpt2", type=Path, help="run folder of `asr-train gpt2`, or a GPT-2 in Hugging Face layout"
+    )
+    parser.add_argument("--name", help="of the bundle (default: its folder's)")
+    parser.add_argument("--notes", type=Path, help="Markdown for the model card: data, licences, limits")
+    parser.add_argument("--decoding", type=Path, help="another bundle, to start from its decoding weights")
+    parser.add_argument("--evaluation", type=Path, nargs="+", help="results of `asr-train evaluate`")
+
+
+def main(args: argparse.Namespace) -> None:
+    try:
+        bundle = export(args) if args.acoustic else Bundle.load(args.out)
+        if args.evaluation:
+            bundle = add_evaluation(bundle, [_read_json(path) for path in args.evaluation])
+        elif not args.acoustic:
+            raise ValueError("give --acoustic for a new bundle, or --evaluation for one that is there")
+    except (AsrError, OSError, ValueError) as error:
+        raise SystemExit(f"asr-train export: {error}") from error
+    size_mb = sum(file.size for file in bundle.files.values()) / 1e6
+    print(f"{bundle.settings.name}: {len(bundle.files)} files, {size_mb:.1f} MB, sha256 {bundle.sha256}")
+
+
+def export(args: argparse.Namespace) -> Bundle:
+    """A new bundle at `args.out`, self-tested before it takes the place of an older one.
+
+    Raises OSError, ValueError and BundleError, naming what is absent or does not fit.
+    """
+    if not (args.ngram and args.gpt2):
+        raise ValueError("a new bundle needs --ngram and --gpt2 beside --acoustic")
+    run = _read_json(args.acoustic / "train.json")
+    gpt2 = _gpt2_folder(args.gpt2)
+    contents: dict[str, Path | bytes] = {
+        ACOUSTIC: args.acoustic / "model.safetensors",
+        TOKENIZER: args.tokenizer or args.acoustic / "tokenizer.model",
+        NGRAM: args.ngram / "ngram.bin",
+        UNIGRAMS: args.ngram / "unigrams.txt",
+    }
+    contents |= {f"{GPT2}/{name}": gpt2 / name for name in GPT2_FILES if (gpt2 / name).is_file()}
+    settings = BundleSettings(
+        name=args.name or args.out.absolute().name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=str(run["commit"]),
+        features=settings_from_dict(FeatureSettings, run["features"], "train.json: features"),
+        acoustic=settings_from_dict(ResidualGruSettings, run["acoustic"], "train.json: acoustic"),
+        decoding=Bundle.load(args.decoding).settings.decoding if args.decoding else DecodingSettings(),
+        training=_summary(run, args),
+    )
+    with tempfile.TemporaryDirectory() as name:
+        draft = Bundle.save(Path(name) / "draft", settings, contents)
+        Transcriber.load(draft.path, "cpu").self_test()
+        contents[MODEL_CARD] = model_card(draft, []).encode()
+    return Bundle.save(args.out, settings, contents)
+
+
+def add_evaluation(bundle: Bundle, reports: list[dict[str, Any]]) -> Bundle:
+    """The bundle with these results, in place of earlier ones, in evaluation.json and the card.
+
+    Raises MismatchError when the results are another bundle's, or this one's with other weights.
+    """
+    for report in reports:
+        measured = report.get("bundle", {}).get("measured_sha256")
+        if measured != bundle.measured_sha256:
+            raise MismatchError(
+                f"the results of {report.get('command')!r} are of bundle {measured}, not of this one "
+                f"({bundle.measured_sha256}): evaluate again"
+            )
+    evaluations = [{key: value for key, value in r.items() if key != "utterances"} for r in reports]
+    content = json.dumps({"evaluations": evaluations}, indent=1, ensure_ascii=False) + "\n"
+    card = model_card(bundle, evaluations)
+    return bundle.with_changes(bundle.settings, {EVALUATION: content.encode(), MODEL_CARD: card.encode()})
+
+
+def _summary(run: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """What bundle.json tells people about the training. Paths are left out: they mean nothing elsewhere."""
+    summary = {key: run[key] for key in ("data", "steps", "minutes", "processes", "dev_greedy") if key in run}
+    config = dict(run.get("config", {}))
+    config["data"] = {
+        k: v for k, v in config.get("data", {}).items() if k not in ("train", "dev", "tokenizer")
+    }
+    summary["config"] = config
+    for key, path in (
+        ("ngram", args.ngram / "ngram.json"),
+        ("gpt2", _gpt2_folder(args.gpt2).parent / "gpt2.json"),
+    ):
+        if path.is_file():
+            summary[key] = _read_json(path)
+    if args.notes:
+        summary["notes"] = args.notes.read_text(encoding="utf-8")
+    return summary
+
+
+def _gpt2_folder(path: Path) -> Path:
+    """The model's folder of a run's folder, or the folder itself."""
+    return path / "model" if (path / "model" / "config.json").is_file() else path
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Raises OSError or ValueError, naming the file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object")
+    return content
