@@ -1,7 +1,7 @@
 """Write the golden log-mels with torchaudio: `make golden`, or `python -m tests.make_golden`.
 
-Runs where torchaudio imports. Beside a CPU build of torch the wheel of PyPI (2.11.0) does so only with its compiled
-libraries deleted; they are not needed here:
+Runs where torchaudio imports. Beside a CPU build of torch the wheel of PyPI (2.11.0) does so only with its
+compiled libraries deleted; they are not needed here:
 
     pip download --no-deps torchaudio==2.11.0 && unzip -d /tmp/torchaudio torchaudio-*.whl
     rm /tmp/torchaudio/torchaudio/lib/*.so

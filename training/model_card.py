@@ -25,8 +25,8 @@ English speech to lower-case text. Made {settings.created} from commit `{setting
 commands of `asr-train`; `asr-sound bundle verify` checks the files.
 
 - acoustic model: {settings.features.n_mels} log-mel bands, residual 2-D convolutions with
-  {acoustic.subsampling}x subsampling ({frame_ms:g} ms a frame), {acoustic.gru_blocks} residual bidirectional GRU blocks, CTC over
-  {acoustic.vocab_size} outputs (SentencePiece pieces, blank included)
+  {acoustic.subsampling}x subsampling ({frame_ms:g} ms a frame), {acoustic.gru_blocks} residual bidirectional
+  GRU blocks, CTC over {acoustic.vocab_size} outputs (SentencePiece pieces, blank included)
 - decoders: `greedy`; `beam_lm`, beam search with a KenLM word n-gram; `beam_lm_rescore`, its n-best list
   re-ordered with a GPT-2"""
 
