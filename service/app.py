@@ -1,0 +1,103 @@
+"""The web application: `create_app(settings)` puts the parts together."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from asr.errors import AsrError
+from service.errors import error_response
+from service.metrics import Metrics
+from service.request_context import RequestContext
+from service.routes import TRANSCRIBE_PATHS, Service, router
+from service.settings import Settings
+from service.speech import Loader, Readiness, load_speech
+from service.upload_limit import UploadLimit
+from service.worker import WorkerPool
+
+MULTIPART_OVERHEAD_FIELDS = 8  # form fields beside the hotwords that are read before they are ignored
+BYTES_PER_CHAR = 4  # of UTF-8, at the most
+
+log = logging.getLogger(__name__)
+
+
+def create_app(
+    settings: Settings,
+    load: Loader = load_speech,
+    on_load_failure: Callable[[Exception], None] | None = None,
+) -> FastAPI:
+    """An application that serves `settings.bundle`.
+
+    load: makes the models, on a thread, when the application starts; until it is done `/readyz` says so.
+    on_load_failure: called on the event loop with the exception when loading or the self-test fails; without
+    it the application stays up, not ready.
+    """
+    metrics = Metrics()
+    readiness = Readiness()
+    pool = WorkerPool(settings.workers, settings.max_queued, metrics)
+    service = Service(settings, readiness, pool, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(_load(service, load, on_load_failure))
+        yield
+        await pool.close()
+        await loading
+
+    app = FastAPI(
+        title="asr-sound",
+        summary="Speech to text with three decoders and hotwords.",
+        version=version("asr-sound"),
+        lifespan=lifespan,
+        redoc_url=None,
+        form_limits={
+            "max_files": 1,
+            "max_fields": settings.max_hotwords + MULTIPART_OVERHEAD_FIELDS,
+            "max_part_size": settings.max_hotword_chars * BYTES_PER_CHAR,
+        },
+    )
+    app.state.service = service
+    app.include_router(router)
+    for kind in (HTTPException, RequestValidationError, AsrError):
+        app.add_exception_handler(kind, _answer_error)
+    # The last one added is the outermost.
+    app.add_middleware(
+        UploadLimit,
+        max_bytes=settings.max_upload_bytes,
+        max_uploads=settings.max_uploads,
+        timeout_s=settings.upload_timeout_s,
+        guarded=TRANSCRIBE_PATHS,
+        check_room=lambda: _check_room(service),
+    )
+    app.add_middleware(RequestContext, metrics=metrics, endpoints=app.openapi()["paths"])
+    return app
+
+
+async def _load(service: Service, load: Loader, on_load_failure: Callable[[Exception], None] | None) -> None:
+    """Load the models on a thread, so that the process answers meanwhile."""
+    try:
+        await asyncio.to_thread(service.readiness.load, service.settings, load)
+    except Exception as error:
+        if on_load_failure is None:
+            log.error("%s", service.readiness.reasons[0], exc_info=not isinstance(error, AsrError))
+        else:
+            on_load_failure(error)
+        return
+    speech = service.readiness.speech
+    service.metrics.model.info({"name": speech.name, "sha256": speech.sha256, "device": str(speech.device)})
+
+
+def _check_room(service: Service) -> None:
+    """Raises NotReadyError, BusyError or StoppingError when a transcription could not be taken now."""
+    _ = service.readiness.speech
+    service.pool.check_room()
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    return error_response(error, request.scope["state"])

@@ -1,0 +1,150 @@
+"""The `asr-sound` command.
+
+asr-sound serve                       # settings from ASR_* variables, see docs/service.md
+asr-sound transcribe speech.ogg --decoder greedy
+asr-sound bundle verify models/default
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from asr.decoding.options import DECODERS, MAX_NBEST, DecodingOptions
+from asr.errors import AsrError
+from service.errors import SettingsError
+from service.settings import Settings, load_settings
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status. Errors that we foresee end in one line on standard error."""
+    args = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = args.command
+    try:
+        return command(args)
+    except (AsrError, SettingsError, OSError) as error:
+        print(f"asr-sound: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="asr-sound", description="Speech to text.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve a bundle over HTTP; settings are ASR_* variables")
+    serve.set_defaults(command=_serve)
+
+    transcribe = commands.add_parser("transcribe", help="write the text of recordings")
+    transcribe.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    transcribe.add_argument("--decoder", choices=DECODERS, help="default: as the service")
+    transcribe.add_argument("--nbest", type=int, default=0, help=f"hypotheses in --json, 0-{MAX_NBEST}")
+    transcribe.add_argument("--timestamps", choices=("none", "word"), default="none", help="words in --json")
+    transcribe.add_argument(
+        "--hotword", action="append", default=[], help="word or phrase to favour; repeatable"
+    )
+    transcribe.add_argument("--hotword-weight", type=float, help="natural-log bonus per matched hotword")
+    transcribe.add_argument(
+        "--json", action="store_true", help="one JSON object a line, as the service answers"
+    )
+    transcribe.add_argument("--bundle", type=Path, help="bundle folder; default: as the service")
+    transcribe.add_argument("--device", choices=DEVICES, help="default: as the service")
+    transcribe.set_defaults(command=_transcribe)
+
+    bundle = commands.add_parser("bundle", help="look after bundles")
+    verify = bundle.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "verify", help="check every file of a bundle against bundle.json"
+    )
+    verify.add_argument("folder", type=Path, metavar="DIR")
+    verify.set_defaults(command=_verify)
+    return parser
+
+
+# The commands import what they need themselves: torch takes seconds, and `--help` should not.
+
+
+def _serve(_: argparse.Namespace) -> int:
+    """Serve until stopped; 1 when the bundle cannot be served."""
+    import uvicorn
+
+    from service.app import create_app
+    from service.logs import set_up_logs
+
+    settings = load_settings()
+    failures: list[Exception] = []
+
+    def stop(error: Exception) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    set_up_logs(settings.log_level)
+    config = uvicorn.Config(
+        create_app(settings, on_load_failure=stop),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=round(settings.timeout_s),
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    if failures:
+        raise failures[0]
+    return 0 if server.started else 1
+
+
+def _transcribe(args: argparse.Namespace) -> int:
+    """Write each file's text; 1 when any of them failed."""
+    from service.schemas import TranscribeResponse
+    from service.speech import load_speech
+
+    settings = _with_flags(load_settings(), args)
+    options = DecodingOptions(
+        decoder=args.decoder or settings.default_decoder,
+        nbest=args.nbest,
+        word_timestamps=args.timestamps == "word",
+        hotwords=tuple(args.hotword),
+        hotword_weight=args.hotword_weight,
+    )
+    speech = load_speech(settings)
+    failed = False
+    for path in args.files:
+        try:
+            content = path.read_bytes()
+            transcript = speech.transcribe(content, options, max_duration_s=settings.max_duration_s)
+        except (AsrError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            print(f"asr-sound: {path}: {reason}", file=sys.stderr)
+            failed = True
+            continue
+        if args.json:
+            body = TranscribeResponse.of(transcript, speech, request_id="", waited_s=0.0)
+            print(json.dumps({"file": str(path)} | body.model_dump(exclude={"request_id"})))
+        else:
+            print(transcript.text if len(args.files) == 1 else f"{path}\t{transcript.text}")
+    return 1 if failed else 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    """Name and hash of a sound bundle."""
+    from asr.bundle import Bundle
+
+    bundle = Bundle.load(args.folder)
+    print(
+        f"{args.folder}: {bundle.settings.name}, {len(bundle.files)} files as listed, sha256 {bundle.sha256}"
+    )
+    return 0
+
+
+def _with_flags(settings: Settings, args: argparse.Namespace) -> Settings:
+    """The settings with the flags that were given in place of theirs."""
+    flags = {"bundle": args.bundle, "device": args.device}
+    return settings.model_copy(update={name: value for name, value in flags.items() if value is not None})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""The endpoints. They hold no `try`: service/errors.py says what each exception answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, File, Form, Query, Request, Response, UploadFile
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from asr.decoding.options import DECODERS, MAX_NBEST, DecoderName, DecodingOptions
+from asr.decoding.result import Transcript
+from asr.errors import OptionsError
+from service.metrics import Metrics
+from service.schemas import (
+    ErrorResponse,
+    HealthResponse,
+    ModelEntry,
+    ModelList,
+    ReadyResponse,
+    TranscribeResponse,
+)
+from service.settings import Settings
+from service.speech import Readiness
+from service.worker import WorkerPool
+
+TRANSCRIBE_PATHS = ("/transcribe",)
+FAILURES: dict[int | str, dict[str, object]] = {
+    status: {"model": ErrorResponse} for status in (400, 408, 413, 415, 422, 500, 503, 504)
+}
+NOT_READY: dict[int | str, dict[str, object]] = {503: {"model": ErrorResponse}}
+
+router = APIRouter()
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the endpoints share."""
+
+    settings: Settings
+    readiness: Readiness
+    pool: WorkerPool
+    metrics: Metrics
+
+
+def _service(request: Request) -> Service:
+    service = request.app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+Shared = Annotated[Service, Depends(_service)]
+
+
+@router.post("/transcribe", responses=FAILURES)
+async def transcribe(
+    request: Request,
+    service: Shared,
+    file: Annotated[UploadFile, File(description="The recording: wav, flac, mp3, ogg, m4a or webm.")],
+    decoder: Annotated[DecoderName | None, Query(description="Default: the service's setting.")] = None,
+    nbest: Annotated[int, Query(ge=0, le=MAX_NBEST, description="Hypotheses returned.")] = 0,
+    timestamps: Annotated[Literal["none", "word"], Query(description="`word` fills `words`.")] = "none",
+    hotwords: Annotated[
+        list[str] | None, Query(description="Words or phrases to favour; repeatable.")
+    ] = None,
+    form_hotwords: Annotated[
+        list[str] | None, Form(alias="hotwords", description="The same, for long lists.")
+    ] = None,
+    hotword_weight: Annotated[
+        float | None, Query(ge=0, le=100, description="Bonus per matched hotword, natural logarithm.")
+    ] = None,
+) -> TranscribeResponse:
+    """The text of a recording, with its scores."""
+    speech = service.readiness.speech
+    options = DecodingOptions(
+        decoder=decoder or service.settings.default_decoder,
+        nbest=nbest,
+        word_timestamps=timestamps == "word",
+        hotwords=_bounded_hotwords([*(hotwords or ()), *(form_hotwords or ())], service.settings),
+        hotword_weight=hotword_weight,
+    )
+    request.state.decoder = options.decoder
+
+    def work(seconds_left: float) -> Transcript:
+        content = file.file.read()  # by the worker: what waits costs disk, not memory
+        max_duration_s = service.settings.max_duration_s
+        return speech.transcribe(content, options, max_duration_s=max_duration_s, timeout_s=seconds_left)
+
+    done = await service.pool.run(
+        work,
+        timeout_s=service.settings.timeout_s,
+        caller_left=lambda: _disconnected(request),
+    )
+    transcript = done.result
+    request.state.audio_s = round(transcript.duration_s, 3)
+    service.metrics.observe(transcript)
+    return TranscribeResponse.of(transcript, speech, request.state.request_id, waited_s=done.waited_s)
+
+
+@router.get("/healthz")
+async def healthz() -> HealthResponse:
+    """The process answers."""
+    return HealthResponse()
+
+
+@router.get("/readyz", responses={503: {"model": ReadyResponse}})
+async def readyz(service: Shared, response: Response) -> ReadyResponse:
+    """Whether the models are loaded and self-tested; the reasons when not."""
+    reasons = service.readiness.reasons
+    response.status_code = 503 if reasons else 200
+    return ReadyResponse(ready=not reasons, reasons=reasons)
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(service: Shared) -> Response:
+    """Prometheus metrics."""
+    return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@router.get("/v1/models", responses=NOT_READY)
+async def models(service: Shared) -> ModelList:
+    """The bundle that is served."""
+    speech = service.readiness.speech
+    entry = ModelEntry(
+        id=speech.name,
+        created=service.readiness.loaded_at,
+        sha256=speech.sha256,
+        device=str(speech.device),
+        sample_rate=speech.sample_rate,
+        decoders=DECODERS,
+        default_decoder=service.settings.default_decoder,
+    )
+    return ModelList(data=[entry])
+
+
+async def _disconnected(request: Request) -> None:
+    """Returns when the caller has closed the connection. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _bounded_hotwords(hotwords: Sequence[str], settings: Settings) -> tuple[str, ...]:
+    """Raises OptionsError for too many or too long ones."""
+    if len(hotwords) > settings.max_hotwords:
+        raise OptionsError(f"{len(hotwords)} hotwords given, at most {settings.max_hotwords} are taken")
+    if any(len(hotword) > settings.max_hotword_chars for hotword in hotwords):
+        raise OptionsError(f"a hotword is longer than {settings.max_hotword_chars} characters")
+    return tuple(hotwords)

@@ -1,0 +1,127 @@
+"""What the endpoints answer, as JSON; built from the speech code's own results."""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from asr.decoding.options import DecoderName
+from asr.decoding.result import Transcript
+
+
+class NamedModel(Protocol):
+    """What identifies a loaded bundle."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+
+
+class _FromObject(BaseModel):
+    """Takes its fields from an object's attributes of the same names."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class ScoresBody(_FromObject):
+    """Weighted natural logarithms; the parts add up to `total`."""
+
+    acoustic: float
+    ngram: float
+    hotwords: float
+    gpt2: float
+    length: float
+    total: float
+
+
+class HypothesisBody(_FromObject):
+    text: str
+    scores: ScoresBody
+
+
+class WordBody(_FromObject):
+    word: str
+    start_s: float
+    end_s: float
+    confidence: float
+
+
+class ModelBody(_FromObject):
+    """The bundle that wrote the text."""
+
+    name: str
+    sha256: str
+
+
+class TranscribeResponse(BaseModel):
+    """Answer of `POST /transcribe`."""
+
+    text: str
+    decoder: DecoderName
+    duration_s: float
+    words: list[WordBody]
+    hypotheses: list[HypothesisBody]
+    timings_ms: dict[str, float]
+    model: ModelBody
+    request_id: str
+
+    @classmethod
+    def of(cls, transcript: Transcript, model: NamedModel, request_id: str, *, waited_s: float) -> Self:
+        """The answer that a transcript makes; waited_s: seconds in the queue, the first of the timings."""
+        return cls(
+            text=transcript.text,
+            decoder=transcript.decoder,
+            duration_s=transcript.duration_s,
+            words=[WordBody.model_validate(word) for word in transcript.words],
+            hypotheses=[HypothesisBody.model_validate(hypothesis) for hypothesis in transcript.hypotheses],
+            timings_ms={"queue": waited_s * 1000} | transcript.timings_ms,
+            model=ModelBody.model_validate(model),
+            request_id=request_id,
+        )
+
+
+class ModelEntry(BaseModel):
+    """One served bundle; the first four fields are those of OpenAI's model list."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "asr-sound"
+    sha256: str
+    device: str
+    sample_rate: int
+    decoders: Sequence[DecoderName]
+    default_decoder: DecoderName
+
+
+class ModelList(BaseModel):
+    """Answer of `GET /v1/models`."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelEntry]
+
+
+class HealthResponse(BaseModel):
+    """Answer of `GET /healthz`."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ReadyResponse(BaseModel):
+    """Answer of `GET /readyz`; `reasons` says why the service is not ready."""
+
+    ready: bool
+    reasons: list[str]
+
+
+class ErrorDetail(BaseModel):
+    code: str
+    message: str
+    request_id: str
+
+
+class ErrorResponse(BaseModel):
+    """Answer to every request that fails."""
+
+    error: ErrorDetail

@@ -1,0 +1,93 @@
+"""Settings of the service and of `asr-sound transcribe`: `ASR_*` variables, read once at start."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from asr.decoding.options import DecoderName
+from service.errors import SettingsError
+
+PREFIX = "ASR_"
+FOREIGN_NAMES = frozenset({"ASR_DATA"})  # the corpora's folder: of training and the tests, not of the service
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseSettings):
+    """Everything that an operator can set. `ASR_PORT=9000` sets `port`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    bundle: Path = Path("models/default")
+    """Folder of the bundle to serve; a relative one is looked for in the working directory, then beside the
+    code."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the models run; `auto` takes CUDA where there is one."""
+    default_decoder: DecoderName = "beam_lm_rescore"
+    """Decoder of a request that names none."""
+    max_upload_mb: int = Field(default=25, ge=1, le=1024)
+    """Largest request body, in MiB."""
+    max_uploads: int = Field(default=32, ge=1, le=10_000)
+    """Uploads read at the same time; one more is answered 503."""
+    upload_timeout_s: float = Field(default=60.0, gt=0, le=3600)
+    """Seconds that a caller has for sending the request body."""
+    max_duration_s: float = Field(default=600.0, gt=0, le=86_400)
+    """Longest recording, in seconds of decoded audio."""
+    max_hotwords: int = Field(default=100, ge=0, le=10_000)
+    """Hotwords in one request."""
+    max_hotword_chars: int = Field(default=100, ge=1, le=1000)
+    """Characters in one hotword."""
+    workers: int = Field(default=2, ge=1, le=64)
+    """Recordings decoded at the same time, one thread each."""
+    max_queued: int = Field(default=16, ge=0, le=10_000)
+    """Recordings that wait for a worker; one more is answered 503."""
+    timeout_s: float = Field(default=120.0, gt=0, le=3600)
+    """Seconds from the end of the upload to the answer, waiting included; then 504."""
+    torch_threads: int = Field(default=1, ge=1, le=256)
+    """CPU threads of one torch operation; workers x torch_threads should not pass the cores."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log line written."""
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Largest request body, in bytes."""
+        return self.max_upload_mb * 1024 * 1024
+
+    @property
+    def bundle_dir(self) -> Path:
+        """The bundle's folder; as given where neither place has it."""
+        beside_code = REPOSITORY / self.bundle
+        return self.bundle if self.bundle.exists() or not beside_code.exists() else beside_code
+
+
+def load_settings() -> Settings:
+    """The settings that the environment asks for.
+
+    Raises SettingsError, in one line, for an `ASR_*` name that is no setting and for a value out of range.
+    """
+    unknown = _unknown_names(os.environ)
+    if unknown:
+        known = ", ".join(sorted(PREFIX + name.upper() for name in Settings.model_fields))
+        raise SettingsError(f"unknown environment variable {', '.join(unknown)}; the settings are {known}")
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = (
+            f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}, not {e['input']!r}" for e in error.errors()
+        )
+        raise SettingsError("; ".join(faults)) from error
+
+
+def _unknown_names(names: Iterable[str]) -> list[str]:
+    """Names with the prefix (any case, as pydantic reads them) that are neither settings nor foreign."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | FOREIGN_NAMES
+    return sorted(name for name in names if name.upper().startswith(PREFIX) and name.upper() not in known)

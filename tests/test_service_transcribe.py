@@ -1,0 +1,110 @@
+"""`POST /transcribe`: what goes in, what comes out, and that both are the Transcriber's."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from asr.decoding.options import DECODERS, DecodingOptions
+from asr.transcriber import Transcriber
+from service.app import create_app
+from service.schemas import TranscribeResponse
+from service.settings import Settings
+from tests.conftest import wav_bytes
+from tests.scripted_speech import SECRET, ScriptedSpeech, serving, wait_until_ready
+
+
+def test_answer_has_every_field_of_the_contract(recording: bytes) -> None:
+    with serving() as client:
+        response = client.post(
+            "/transcribe?decoder=beam_lm&nbest=1&timestamps=word",
+            files={"file": recording},
+            headers={"X-Request-ID": "abc-1"},
+        )
+    assert response.status_code == 200
+    body = response.json()
+    assert body.pop("timings_ms").keys() == {"queue", "audio", "acoustic", "decoding"}
+    scores = {"acoustic": -1.5, "ngram": -2.25, "hotwords": 0.5, "gpt2": -3.0, "length": 0.75, "total": -5.5}
+    assert body == {
+        "text": SECRET,
+        "decoder": "beam_lm",
+        "duration_s": 1.0,
+        "words": [{"word": "attack", "start_s": 0.1, "end_s": 0.4, "confidence": 0.9}],
+        "hypotheses": [{"text": SECRET, "scores": scores}],
+        "model": {"name": "scripted", "sha256": "5" * 64},
+        "request_id": "abc-1",
+    }
+
+
+def test_query_and_form_reach_the_decoder(recording: bytes) -> None:
+    speech = ScriptedSpeech()
+    settings = Settings(default_decoder="greedy", timeout_s=7)
+    with serving(speech, settings) as client:
+        client.post("/transcribe", files={"file": recording})
+        client.post(
+            "/transcribe",
+            params={"decoder": "beam_lm", "nbest": 50, "hotwords": ["ada", "bob"], "hotword_weight": 2.5},
+            files={"file": recording},
+            data={"hotwords": ["new york", "cy"]},
+        )
+    assert speech.calls == [
+        DecodingOptions(decoder="greedy"),
+        DecodingOptions("beam_lm", 50, hotwords=("ada", "bob", "new york", "cy"), hotword_weight=2.5),
+    ]
+    assert all(0 < seconds <= 7 for seconds in speech.seconds_left)
+
+
+@pytest.mark.parametrize("given", ["", "spaces are not taken", "x" * 129, "caf\u00e9"])
+def test_a_request_id_that_is_none_is_replaced(given: str) -> None:
+    with serving() as client:
+        response = client.get("/healthz", headers={"X-Request-ID": given.encode("latin-1")})
+    assert response.headers["X-Request-ID"] not in ("", given)
+
+
+@pytest.fixture(scope="module")
+def tiny_settings(tiny_bundle: Path) -> Settings:
+    return Settings(bundle=tiny_bundle, device="cpu", workers=3)
+
+
+def test_http_answer_is_the_transcribers(tiny_settings: Settings, recording: bytes) -> None:
+    transcriber = Transcriber.load(tiny_settings.bundle, device="cpu")
+    with TestClient(create_app(tiny_settings)) as client:
+        wait_until_ready(client)
+        for decoder in DECODERS:
+            query = {"decoder": decoder, "nbest": 5, "timestamps": "word", "hotwords": "dog"}
+            body = client.post("/transcribe", params=query, files={"file": recording}).json()
+            options = DecodingOptions(decoder, nbest=5, word_timestamps=True, hotwords=("dog",))
+            transcript = transcriber.transcribe(recording, options)
+            expected = TranscribeResponse.of(transcript, transcriber, body["request_id"], waited_s=0)
+            assert body | {"timings_ms": 0} == expected.model_dump() | {"timings_ms": 0}
+
+
+def test_answers_do_not_depend_on_what_runs_beside_them(tiny_settings: Settings, recording: bytes) -> None:
+    with TestClient(create_app(tiny_settings)) as client:
+        wait_until_ready(client)
+        together = threading.Barrier(3)
+
+        def answer(decoder: str) -> list[object]:
+            together.wait()
+            query = {"decoder": decoder, "nbest": 5}
+            body = client.post("/transcribe", params=query, files={"file": recording}).json()
+            return [body["text"], body["hypotheses"]]
+
+        with ThreadPoolExecutor(3) as callers:
+            first = list(callers.map(answer, DECODERS))
+            second = list(callers.map(answer, DECODERS))
+        alone = client.post("/transcribe?decoder=beam_lm&nbest=5", files={"file": recording}).json()
+    assert first == second
+    assert first[1] == [alone["text"], alone["hypotheses"]]
+
+
+def test_silence_gives_no_words(tiny_settings: Settings) -> None:
+    silence = wav_bytes(np.zeros(16000, dtype=np.float32))
+    with TestClient(create_app(tiny_settings)) as client:
+        wait_until_ready(client)
+        for decoder in DECODERS:
+            body = client.post(f"/transcribe?decoder={decoder}", files={"file": silence}).json()
+            assert (body["text"], body["words"], body["duration_s"]) == ("", [], 1.0)
