@@ -2,8 +2,8 @@
 
     python -m bench.hotwords [--seconds 30] [--terms 0 10 100 1000] [--theirs-up-to 100]
 
-Synthetic speech: random words over a 4,000-word bigram, one piece every other 40 ms frame, a share of the
-mass on wrong labels. Hotwords are half words that are spoken and half that are not; a third are two-word phrases.
+Synthetic speech: random words over a 4,000-word bigram, a piece every other 40 ms frame, part of the mass on
+wrong labels. Hotwords are half words that are spoken and half that are not; a third are two-word phrases.
 """
 
 import argparse
@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 from pyctcdecode.language_model import HotwordScorer as PyctcdecodeScorer
 
-from asr.decoding.beam import BeamDecoder, _frames
-from asr.decoding.hotwords import HotwordScorer
+from asr.decoding.beam import BeamDecoder
 from asr.decoding.ngram import NgramLM
 from asr.decoding.options import DecodingSettings
 from asr.decoding.posteriors import keep_best_tokens
@@ -98,16 +97,14 @@ def main() -> None:
     spoken = [rng.choice(vocabulary) for _ in range(2000)]
     log_probs = make_posteriors(tokenizer, " ".join(spoken), int(args.seconds / 0.04))
     terms = list(itertools.chain.from_iterable(zip(spoken, unheard * 2, strict=False)))
-    terms = [
-        f"{term} {other}" if i % 3 == 0 else term for i, (term, other) in enumerate(itertools.pairwise(terms))
-    ]
+    following = enumerate(itertools.pairwise(terms))
+    terms = [f"{term} {other}" if i % 3 == 0 else term for i, (term, other) in following]
     with tempfile.TemporaryDirectory() as folder:
         lm = make_lm(Path(folder), vocabulary, rng)
     decoder = BeamDecoder(tokenizer, lm, SETTINGS)  # type: ignore[arg-type]
     kept = keep_best_tokens(log_probs, SETTINGS.token_min_logp, SETTINGS.max_tokens_per_frame)
-    print(
-        f"{len(log_probs)} frames, {np.isfinite(kept).sum() / len(kept):.1f} tokens a frame, beam {SETTINGS.beam_width}"
-    )
+    per_frame = np.isfinite(kept).sum() / len(kept)
+    print(f"{len(log_probs)} frames, {per_frame:.1f} tokens a frame, beam {SETTINGS.beam_width}")
     print("| hotwords | ours, CPU s | pyctcdecode's scorer, CPU s |\n|---|---|---|")
     for n in args.terms:
         started = time.process_time()
@@ -116,9 +113,8 @@ def main() -> None:
         theirs = "-"
         if n <= args.theirs_up_to:
             started = time.process_time()
-            finisher = HotwordScorer([], 0.0, None, 0.0)
             scorer = TheirScorer.build_scorer(terms[:n], weight=SETTINGS.hotword_weight)
-            decoder._search.run(_frames(kept, finisher, 0.0, None), scorer, SETTINGS)
+            decoder._search.run(iter(kept), scorer, SETTINGS)
             theirs = f"{time.process_time() - started:.2f}"
         print(f"| {n} | {ours:.2f} | {theirs} |", flush=True)
 

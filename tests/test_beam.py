@@ -1,7 +1,6 @@
 """Beam search: equal to a slow reference, and one test per fault of pyctcdecode 0.5.0 that it works round."""
 
 import gc
-import itertools
 import logging
 import time
 import weakref
@@ -16,13 +15,15 @@ from hypothesis import strategies as st
 from pyctcdecode.decoder import BeamSearchDecoderCTC, build_ctcdecoder
 
 import asr.decoding.beam
+from asr.decoding.alignment import align_words
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.greedy import greedy
 from asr.decoding.hotwords import HotwordScorer
 from asr.decoding.ngram import NgramLM
 from asr.decoding.options import DecodingSettings
 from asr.decoding.posteriors import keep_best_tokens
-from asr.errors import DecodingTimeoutError, MismatchError, OptionsError
+from asr.errors import DecodingTimeoutError, MismatchError
+from asr.tokenizer import Tokenizer
 from tests.reference_beam import (
     MARK,
     ScriptedTokenizer,
@@ -315,80 +316,17 @@ def test_forgetting_dead_texts_changes_nothing(lm: NgramLM, monkeypatch: pytest.
     assert decoder.decode(log_probs, hotwords=hotwords) == expected
 
 
-# --- hotwords ---
-
-
-def test_hotword_wins_over_its_rival_and_reports_its_bonus(lm: NgramLM) -> None:
-    log_probs = np.log(np.full((1, FRUIT.vocab_size), 0.001))
-    log_probs[0, [FRUIT.pieces.index(f"{MARK}new"), FRUIT.pieces.index(f"{MARK}york")]] = np.log([0.8, 0.19])
-    decoder = BeamDecoder(FRUIT, lm, SETTINGS)
-    assert decoder.decode(log_probs)[0].text == "new"
-    best, second = decoder.decode(log_probs, hotwords=["york"], hotword_weight=4.0)[:2]
-    assert (best.text, best.scores.hotwords) == ("york", pytest.approx(4.0))
-    assert (second.text, second.scores.hotwords) == ("new", 0.0)
-    assert decoder.decode(log_probs, hotwords=["york"], hotword_weight=0.0) == decoder.decode(log_probs)
-
-
-def test_hotword_outside_the_vocabulary_gets_its_penalty_back(lm: NgramLM) -> None:
-    log_probs = spelled(FRUIT, [FRUIT.pieces.index(f"{MARK}xylo")], certainty=0.6)
-    decoder = BeamDecoder(FRUIT, lm, SETTINGS)
-    assert decoder.decode(log_probs)[0].text != "xylo"
-    found = decoder.decode(log_probs, hotwords=["xylo"], hotword_weight=3.0)[0]
-    assert found.text == "xylo"
-    assert found.scores.hotwords == pytest.approx(3.0 - SETTINGS.unknown_word_logp)
-    assert found.scores.ngram == pytest.approx(SETTINGS.alpha * lm.score("xylo") + SETTINGS.unknown_word_logp)
-
-
-def test_phrases_earn_only_when_complete(lm: NgramLM) -> None:
-    decoder = BeamDecoder(FRUIT, lm, SETTINGS)
-    whole = decoder.decode(spell("new york", 0.99), hotwords=["new york"], hotword_weight=2.0)[0]
-    part = decoder.decode(spell("new pear", 0.99), hotwords=["new york"], hotword_weight=2.0)[0]
-    assert (whole.text, whole.scores.hotwords) == ("new york", pytest.approx(4.0))
-    assert (part.text, part.scores.hotwords) == ("new pear", 0.0)
-
-
-def covered_words(text: str, hotwords: list[str]) -> int:
-    """Reference: how many words lie inside a full occurrence of a hotword."""
-    words = text.split()
-    covered = set()
-    for phrase, start in itertools.product((h.split() for h in hotwords), range(len(words))):
-        if phrase and words[start : start + len(phrase)] == phrase:
-            covered |= set(range(start, start + len(phrase)))
-    return len(covered)
-
-
-@given(
-    st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(" ".join), max_size=6),
-    st.lists(st.sampled_from("abcd"), max_size=15),
-)
-def test_bonus_counts_each_covered_word_once(hotwords: list[str], words: list[str]) -> None:
+def test_real_tokenizer_gives_the_same_words_as_greedy(tiny_tokenizer_model: bytes, tmp_path: Path) -> None:
+    tokenizer = Tokenizer(tiny_tokenizer_model)
+    words = ["we", "don't", "know", "the", "cat"]
+    lm = make_lm(tmp_path, dict.fromkeys(words, -1.5), {("<s>", "we"): -0.5})
     text = " ".join(words)
-    scorer = HotwordScorer(hotwords, 2.0, None, -8.0)
-    scorer.finish()
-    assert scorer.score(text) == pytest.approx(2.0 * covered_words(text, hotwords))
-    for n in range(len(words)):  # in the order in which a search meets the texts
-        scorer.score(" ".join(words[:n]))
-    assert scorer.score(text) == pytest.approx(2.0 * covered_words(text, hotwords))
-
-
-def test_unfinished_words_and_phrases_hold_a_provisional_bonus() -> None:
-    scorer = HotwordScorer(["new york city", "newt", " "], 3.0, None, -8.0)
-    assert "ne" in scorer
-    assert "yo" in scorer
-    assert "x" not in scorer
-    assert scorer.score_partial_token("n") == pytest.approx(3.0 / 3)
-    assert scorer.score_partial_token("newt") == pytest.approx(3.0)
-    assert scorer.score_partial_token("yor") == 0.0
-    assert scorer.score("a new") == pytest.approx(3.0)
-    assert scorer.score("a new york") == pytest.approx(6.0)
-    assert scorer.score("a new york pear") == 0.0
-    assert scorer.score("a new york city") == pytest.approx(9.0)
-    scorer.finish()
-    assert scorer.score("a new york") == 0.0
-    assert scorer.score("a new york city") == pytest.approx(9.0)
-
-
-def test_overlong_hotwords_are_refused() -> None:
-    for term in ("a" * 201, " ".join("a" * 17)):
-        with pytest.raises(OptionsError, match="hotword"):
-            HotwordScorer([term], 1.0, None, -8.0)
+    log_probs = spelled(tokenizer, [label for i in tokenizer.encode(text) for label in (0, i)])
+    assert greedy(log_probs, tokenizer).text == text
+    found = BeamDecoder(tokenizer, lm, SETTINGS).decode(
+        log_probs, hotwords=["don't know"], hotword_weight=1.0
+    )[0]
+    assert found.text == text
+    assert found.scores.hotwords == pytest.approx(2.0)
+    placed = align_words(log_probs, text, tokenizer, frame_s=0.04, duration_s=10.0)
+    assert [w.word for w in placed] == text.split()

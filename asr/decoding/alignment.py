@@ -30,8 +30,8 @@ def forced_align(
     """Frames [start, end) of each token on the most probable path that spells `ids`.
 
     Natural-log posteriors (T, V). Spans are in order and do not overlap; blanks before, between and after
-    belong to none. Raises ValueError when T is below `frames_needed(ids)`, on the blank among the ids, and on
-    NaN.
+    belong to none. Takes T x S bytes. Raises ValueError when T is below `frames_needed(ids)`, on the
+    blank among the ids, and on NaN.
     """
     log_probs = np.maximum(checked_log_probs(log_probs_TV), _LOG_FLOOR)
     n_frames = len(log_probs)
