@@ -86,7 +86,7 @@ def main(args: argparse.Namespace) -> None:
     if args.resume:
         progress = load_checkpoint(args.out / CHECKPOINT, model, optimiser, asdict(settings))
     rows = BatchSettings(
-        settings.batch_tokens, model.config.n_positions, settings.joined_share, settings.seed
+        settings.batch_tokens, model.config.n_positions, settings.joined_share, seed=settings.seed
     )
     losses: list[float] = []
     saved_at = tick = time.monotonic()

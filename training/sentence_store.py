@@ -19,7 +19,6 @@ from torch import Tensor
 
 IGNORED = -100  # a target that the loss leaves out: padding
 _ENCODED_AT_ONCE = 10_000  # sentences
-_BUCKETED_AT_ONCE = 8192  # sentences sorted by length together: less padding, batches still mixed
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,12 @@ class BatchSettings:
     joined_share: float = (
         0.05  # of the sentences run on into one row without an end between, as long utterances do
     )
+    bucket: int = 8192  # sentences sorted by length together: less padding, batches still mixed
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.bucket < 1:
+            raise ValueError("bucket must be at least 1")
         if not 2 <= self.context <= self.tokens:
             raise ValueError("context must be at least 2, and a batch must hold one row of it")
         if not 0.0 <= self.joined_share <= 1.0:
@@ -102,11 +104,11 @@ def batches(
     order depends on the settings and the position only: a resumed run sees what an unbroken one would.
     """
     epoch, bucket, batch = start.epoch, start.bucket, start.batch
-    n_buckets = -(-len(store) // _BUCKETED_AT_ONCE)
+    n_buckets = -(-len(store) // settings.bucket)
     while True:
         order = np.random.default_rng((settings.seed, epoch)).permutation(len(store))
         while bucket < n_buckets:
-            chosen = order[bucket * _BUCKETED_AT_ONCE : (bucket + 1) * _BUCKETED_AT_ONCE]
+            chosen = order[bucket * settings.bucket : (bucket + 1) * settings.bucket]
             rng = np.random.default_rng((settings.seed, epoch, bucket))
             rows = _join([store[int(i)] for i in chosen], settings, rng)
             groups = _group(rows, settings)
