@@ -76,7 +76,7 @@ def _decoded_chunks(opened: io.BytesIO | str) -> Iterator[np.ndarray]:
                 if resampler is None or layout != (frame.format.name, frame.layout.name, frame.sample_rate):
                     if resampler is not None:
                         yield from _resampled(resampler, None)
-                    resampler = AudioResampler("flt", "mono", SAMPLE_RATE)
+                    resampler = AudioResampler("fltp", rate=SAMPLE_RATE)  # channels are averaged below, unscaled
                     layout = (frame.format.name, frame.layout.name, frame.sample_rate)
                 frame.pts = None  # broken time stamps must not make the resampler drop or pad
                 started = True
@@ -91,4 +91,4 @@ def _decoded_chunks(opened: io.BytesIO | str) -> Iterator[np.ndarray]:
 
 def _resampled(resampler: AudioResampler, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
     for out in resampler.resample(frame):
-        yield out.to_ndarray().reshape(-1)
+        yield out.to_ndarray().mean(axis=0)

@@ -43,15 +43,19 @@ class Tokenizer:
         """Ids of a normalised text, never the blank. Raises TextError naming what cannot be spelled."""
         ids: list[int] = self._processor.encode(text)
         if BLANK_ID in ids:
-            spelled = set("".join(self.pieces))
-            strange = sorted({c for c in text if not c.isspace()} - spelled)
-            raise TextError(f"the vocabulary cannot spell {' '.join(strange) or text!r}")
+            ids = [i for word in text.split() for i in self._spelled(word)]
         return ids
 
-    def sample(self, text: str, alpha: float) -> list[int]:
-        """Ids of one segmentation drawn at random (subword regularisation, arXiv 1804.10959); unigram models only."""
-        ids: list[int] = self._processor.encode(text, enable_sampling=True, alpha=alpha, nbest_size=-1)
-        return ids
+    def _spelled(self, word: str) -> list[int]:
+        """The best segmentation without an unknown, which can lose to one that passes off the word mark as unknown."""
+        best: list[int] = self._processor.encode(word)
+        if BLANK_ID not in best:
+            return best
+        letters = [self._processor.piece_to_id(p) for p in [WORD_MARK + word[0], *word[1:]]]
+        if BLANK_ID in letters:
+            raise TextError(f"the vocabulary cannot spell {word!r}")
+        candidates: list[list[int]] = self._processor.nbest_encode(word, nbest_size=100)
+        return next((ids for ids in candidates if BLANK_ID not in ids), letters)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a sequence of ids without blanks."""

@@ -55,39 +55,41 @@ def train_tokenizer(
         raise ValueError(
             f"a vocabulary of {vocab_size} is too small: blank and single letters make {smallest}"
         )
-    size = vocab_size
-    while (
-        True
-    ):  # the edit adds as many pieces as the trained model lacks word-initial letters: ask for that many less
-        model = io.BytesIO()
-        try:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(counted),
-                model_writer=model,
-                model_type="unigram" if kind == "char" else kind,
-                vocab_size=size,
-                character_coverage=1.0,
-                max_sentencepiece_length=max_piece_length,
-                unk_id=0,
-                bos_id=-1,
-                eos_id=-1,
-                pad_id=-1,
-                hard_vocab_limit=kind != "unigram",
-                normalization_rule_name="identity",
-                num_threads=1,
-                minloglevel=2,
-            )
-        except RuntimeError as error:
-            raise ValueError(
-                f"no vocabulary of {vocab_size} pieces can be made from these texts: {error}"
-            ) from error
-        edited = _without_lone_mark(model.getvalue())
+    size, larger = vocab_size, b""
+    while True:  # the edit adds as many pieces as the model lacks word-initial letters: ask for that many less
+        edited = _without_lone_mark(_trained(counted, size, "unigram" if kind == "char" else kind, max_piece_length))
         excess = Tokenizer(edited).vocab_size - vocab_size
         if excess == 0:
             return Tokenizer(edited)
-        if excess < 0 and size != vocab_size:
-            raise ValueError(f"these texts give only {Tokenizer(edited).vocab_size} pieces, not {vocab_size}")
-        size -= excess
+        if excess < 0:
+            if not larger:
+                raise ValueError(f"these texts give only {vocab_size + excess} pieces, not {vocab_size}")
+            return Tokenizer(_without_rarest(larger, vocab_size))
+        size, larger = size - excess, edited
+
+
+def _trained(texts: list[str], size: int, kind: str, max_piece_length: int) -> bytes:
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            model_type=kind,
+            vocab_size=size,
+            character_coverage=1.0,
+            max_sentencepiece_length=max_piece_length,
+            unk_id=0,
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
+            hard_vocab_limit=kind != "unigram",
+            normalization_rule_name="identity",
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(f"no vocabulary of {size} pieces can be made from these texts: {error}") from error
+    return model.getvalue()
 
 
 def _with_alphabet(texts: list[str]) -> list[str]:
@@ -113,5 +115,18 @@ def _without_lone_mark(model_proto: bytes) -> bytes:
                 piece=WORD_MARK + letter, score=min(lowest, mark_score + letter_scores.get(letter, lowest))
             )
     assert set(string.ascii_lowercase) <= {p.piece for p in model.pieces}
+    encoded: bytes = model.SerializeToString()
+    return encoded
+
+
+def _without_rarest(model_proto: bytes, vocab_size: int) -> bytes:
+    """The model cut to `vocab_size` by leaving out the lowest-scored pieces of several letters."""
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString(model_proto)
+    longer = [p for p in model.pieces[1:] if len(p.piece.removeprefix(WORD_MARK)) > 1]
+    dropped = {p.piece for p in sorted(longer, key=lambda p: (p.score, p.piece))[: len(model.pieces) - vocab_size]}
+    kept = [p for p in model.pieces if p.piece not in dropped]
+    del model.pieces[:]
+    model.pieces.extend(kept)
     encoded: bytes = model.SerializeToString()
     return encoded
