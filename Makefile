@@ -51,8 +51,8 @@ docker:  ## build the image asr-sound:cpu
 # torch from PyPI brings CUDA's libraries on Linux, some gigabytes. Without a GPU, make it small:
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make run
 define install
-@command -v c++ >/dev/null && command -v make >/dev/null \
-  || { echo "kenlm is built from source and needs a C++ compiler (Debian: apt install g++ make)"; exit 1; }
+@command -v c++ >/dev/null && $(BIN)/python -c "import sysconfig as s; open(s.get_path('include') + '/Python.h')" 2>/dev/null \
+  || { echo "kenlm is built from source and needs a C++ compiler and Python's headers (Debian: apt install g++ python3-dev)"; exit 1; }
 @echo "Installing $(1) into $(VENV): minutes the first time, most of it torch"
 @$(BIN)/pip install --quiet --disable-pip-version-check --editable '$(2)' \
   || { echo "Installing failed; the lines above say why"; exit 1; }

@@ -14,6 +14,7 @@ from service.metrics import Metrics
 
 REQUEST_ID_HEADER = "X-Request-ID"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+QUIET_ENDPOINTS = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds by machines
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ class RequestContext:
             "ms": round(seconds * 1000, 1),
         }
         more = {key: state[key] for key in ("decoder", "audio_s", "error_code") if key in state}
-        log.info("request", extra=fields | more)
+        level = logging.DEBUG if endpoint in QUIET_ENDPOINTS and status == 200 else logging.INFO
+        log.log(level, "request", extra=fields | more)
 
 
 def _request_id(scope: Scope) -> str:

@@ -7,7 +7,14 @@ from collections.abc import Callable, Collection
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BusyError, RefusedError, UploadTimeoutError, UploadTooLargeError, error_response
+from service.errors import (
+    BusyError,
+    CallerLeftError,
+    RefusedError,
+    UploadTimeoutError,
+    UploadTooLargeError,
+    error_response,
+)
 
 
 class UploadLimit:
@@ -80,7 +87,7 @@ class _BoundedBody:
         self._ended = False
 
     async def receive(self) -> Message:
-        """The next message. Raises UploadTooLargeError, UploadTimeoutError."""
+        """The next message. Raises UploadTooLargeError, UploadTimeoutError, CallerLeftError."""
         if self._ended:  # only the disconnection is left to come, and that takes as long as it takes
             return await self._receive()
         try:
@@ -88,6 +95,8 @@ class _BoundedBody:
                 message = await self._receive()
         except TimeoutError as error:
             raise UploadTimeoutError(f"the body did not arrive within {self._timeout_s:g} s") from error
+        if message["type"] == "http.disconnect":
+            raise CallerLeftError("the caller closed the connection")
         self._n_bytes += len(message.get("body", b""))
         if self._n_bytes > self._max_bytes:
             raise _too_large(self._max_bytes)

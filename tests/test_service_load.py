@@ -253,7 +253,7 @@ def test_shutdown_ends_what_waits_and_finishes_what_runs() -> None:
 # The door by itself: what a test client cannot send.
 
 
-def test_slow_upload_is_refused_and_gives_its_place_back() -> None:
+def test_slow_and_broken_uploads_are_refused_and_give_their_place_back() -> None:
     async def read_all(scope, receive, send) -> None:
         while (await receive()).get("more_body"):
             pass
@@ -286,11 +286,14 @@ def test_slow_upload_is_refused_and_gives_its_place_back() -> None:
         assert answered[0]["status"] == 503
         with pytest.raises(UploadTimeoutError):
             await slow
-        messages = iter([{"type": "http.request", "body": b"x"}, {"type": "http.disconnect"}])
+        messages = iter([{"type": "http.disconnect"}])
 
         async def receive() -> dict:
             return next(messages)
 
+        with pytest.raises(CallerLeftError):
+            await limit(scope, receive, send)
+        messages = iter([{"type": "http.request", "body": b"x"}, {"type": "http.disconnect"}])
         await limit(scope, receive, send)
 
     asyncio.run(check())
