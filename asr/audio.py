@@ -1,7 +1,7 @@
 """Recordings of any common container to mono float32 at 16 kHz, in bounded memory.
 
-PyAV (which brings its own FFmpeg) decodes frame by frame, because header durations lie: a four-hour silence is a
-3 MB FLAC, and a truncated MP3 still claims its full length. The cap therefore counts decoded samples.
+PyAV (which brings its own FFmpeg) decodes frame by frame, because header durations lie: a four-hour silence
+is a 3 MB FLAC, and a truncated MP3 still claims its full length. The cap therefore counts decoded samples.
 """
 
 import io
@@ -11,16 +11,19 @@ from pathlib import Path
 import av
 import numpy as np
 from av.audio.resampler import AudioResampler
+from numpy.typing import NDArray
 
 from asr.errors import AudioTooLongError, EmptyAudioError, UnreadableAudioError
 
 SAMPLE_RATE = 16000
 
+Samples = NDArray[np.float32]  # (n_samples,), mono, nominally in -1..1
+
 # By content, not by name. HLS playlists and concat scripts can name other files: they are not on the list.
 CONTAINERS = "wav,flac,mp3,ogg,mov,matroska"
 
 
-def read_audio(source: bytes | str | Path, *, max_duration_s: float) -> np.ndarray:
+def read_audio(source: bytes | str | Path, *, max_duration_s: float) -> Samples:
     """Decode a recording.
 
     source: the file's bytes, or its path. max_duration_s: seconds of audio, the most that may be decoded.
@@ -39,7 +42,7 @@ def read_audio(source: bytes | str | Path, *, max_duration_s: float) -> np.ndarr
             raise EmptyAudioError("the file is empty")
         opened = str(path)
     max_samples = int(max_duration_s * SAMPLE_RATE)
-    chunks: list[np.ndarray] = []
+    chunks: list[Samples] = []
     n_samples = 0
     for chunk in _decoded_chunks(opened):
         n_samples += len(chunk)
@@ -50,13 +53,17 @@ def read_audio(source: bytes | str | Path, *, max_duration_s: float) -> np.ndarr
         raise EmptyAudioError("the file holds no audio samples")
     samples = np.concatenate(chunks)
     # A float WAV may hold NaN or infinities; they would spread over the whole utterance.
-    return np.nan_to_num(samples, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
+    finite: Samples = np.nan_to_num(samples, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
+    return finite
 
 
-def _decoded_chunks(opened: io.BytesIO | str) -> Iterator[np.ndarray]:
-    """Mono 16 kHz float32 pieces, in order. Ends early, without an error, where a file is cut off mid-stream."""
+def _decoded_chunks(opened: io.BytesIO | str) -> Iterator[Samples]:
+    """Mono 16 kHz float32 pieces, in order.
+
+    Ends early, without an error, where a file is cut off mid-stream.
+    """
     try:
-        with av.open(opened, options={"format_whitelist": CONTAINERS}) as container:
+        with av.open(opened, "r", options={"format_whitelist": CONTAINERS}) as container:
             if not container.streams.audio:
                 raise UnreadableAudioError("the file holds no audio stream")
             stream = container.streams.audio[0]
@@ -76,7 +83,9 @@ def _decoded_chunks(opened: io.BytesIO | str) -> Iterator[np.ndarray]:
                 if resampler is None or layout != (frame.format.name, frame.layout.name, frame.sample_rate):
                     if resampler is not None:
                         yield from _resampled(resampler, None)
-                    resampler = AudioResampler("fltp", rate=SAMPLE_RATE)  # channels are averaged below, unscaled
+                    resampler = AudioResampler(
+                        "fltp", rate=SAMPLE_RATE
+                    )  # channels are averaged below, unscaled
                     layout = (frame.format.name, frame.layout.name, frame.sample_rate)
                 frame.pts = None  # broken time stamps must not make the resampler drop or pad
                 started = True
@@ -89,6 +98,6 @@ def _decoded_chunks(opened: io.BytesIO | str) -> Iterator[np.ndarray]:
         raise UnreadableAudioError("the file is not audio that we can read") from error
 
 
-def _resampled(resampler: AudioResampler, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
+def _resampled(resampler: AudioResampler, frame: av.AudioFrame | None) -> Iterator[Samples]:
     for out in resampler.resample(frame):
         yield out.to_ndarray().mean(axis=0)

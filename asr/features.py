@@ -8,10 +8,9 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 
-from asr.audio import SAMPLE_RATE
+from asr.audio import SAMPLE_RATE, Samples
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,20 @@ def n_frames(n_samples: int, settings: FeatureSettings) -> int:
     return 1 + n_samples // settings.hop_length
 
 
-def log_mel(samples: np.ndarray | torch.Tensor, settings: FeatureSettings) -> torch.Tensor:
+def log_mel(samples: Samples | torch.Tensor, settings: FeatureSettings) -> torch.Tensor:
     """Features of one waveform, its mean spectrum taken away: what the acoustic models read.
 
     samples: float32 (n_samples,) at 16 kHz. Returns float32 (T, F) on the samples' device.
     """
-    log_mels_TF = raw_log_mel(samples, settings)
+    return normalised(raw_log_mel(samples, settings), settings)
+
+
+def normalised(log_mels_TF: torch.Tensor, settings: FeatureSettings) -> torch.Tensor:
+    """Raw log-mels without their mean spectrum (the recording's channel and loudness), scaled."""
     return (log_mels_TF - log_mels_TF.mean(dim=0, keepdim=True)) / settings.scale
 
 
-def raw_log_mel(samples: np.ndarray | torch.Tensor, settings: FeatureSettings) -> torch.Tensor:
+def raw_log_mel(samples: Samples | torch.Tensor, settings: FeatureSettings) -> torch.Tensor:
     """Natural logarithm of the mel power spectrum, (T, F), before the mean is taken away."""
     waveform = torch.as_tensor(samples, dtype=torch.float32)
     if waveform.ndim != 1 or not len(waveform):

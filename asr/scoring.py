@@ -66,7 +66,10 @@ def _error_rate(references: list[list[str]], hypotheses: list[list[str]], resamp
 
 
 def _edits(reference: list[str], hypothesis: list[str]) -> tuple[int, int, int]:
-    """Substitutions, deletions, insertions. jiwer takes words, so units are numbered as such; it refuses none."""
+    """Substitutions, deletions, insertions.
+
+    jiwer takes words, so units are numbered as such; it refuses none.
+    """
     if not reference:
         return 0, 0, len(hypothesis)
     if not hypothesis:

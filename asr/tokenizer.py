@@ -1,8 +1,9 @@
 """SentencePiece pieces <-> CTC output ids.
 
-The model file has no lone word mark and its `<unk>` slot, id 0, is the CTC blank: every SentencePiece id is the CTC id,
-and nothing that the acoustic model can emit is a bare word break or an unknown (pyctcdecode splits other beams' words
-where either is a mere rival; docs/decisions.md). `asr-train tokenizer` makes such files, and loading refuses others.
+The model file has no lone word mark and its `<unk>` slot, id 0, is the CTC blank: every SentencePiece id is
+the CTC id, and nothing that the acoustic model can emit is a bare word break or an unknown (pyctcdecode
+splits other beams' words where either is a mere rival; docs/decisions.md). `asr-train tokenizer` makes such
+files, and loading refuses others.
 """
 
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ class Tokenizer:
         return ids
 
     def _spelled(self, word: str) -> list[int]:
-        """The best segmentation without an unknown, which can lose to one that passes off the word mark as unknown."""
+        """The best segmentation with no unknown; one with the word mark as an unknown can beat it."""
         best: list[int] = self._processor.encode(word)
         if BLANK_ID not in best:
             return best

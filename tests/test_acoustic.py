@@ -10,7 +10,13 @@ from asr.acoustic.residual_gru import ResidualGru, ResidualGruSettings
 def _model(subsampling: int) -> ResidualGru:
     torch.manual_seed(5)
     settings = ResidualGruSettings(
-        vocab_size=11, subsampling=subsampling, conv_channels=4, conv_blocks=1, width=16, gru_hidden=12, gru_blocks=2
+        vocab_size=11,
+        subsampling=subsampling,
+        conv_channels=4,
+        conv_blocks=1,
+        width=16,
+        gru_hidden=12,
+        gru_blocks=2,
     )
     return ResidualGru(settings).eval()
 

@@ -28,7 +28,9 @@ FORMATS = {
 SECONDS = 2.0
 
 
-def encoded(container: str, codec: str, rate: int, layout: str, sample_format: str, seconds: float = SECONDS) -> bytes:
+def encoded(
+    container: str, codec: str, rate: int, layout: str, sample_format: str, seconds: float = SECONDS
+) -> bytes:
     """A 440 Hz tone at half amplitude in the given container and codec."""
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate)) / rate)
     channels = 2 if layout == "stereo" else 1
@@ -38,7 +40,9 @@ def encoded(container: str, codec: str, rate: int, layout: str, sample_format: s
         interleaved = np.repeat((tone * 32767).astype(np.int16), channels)[None, :]
         frame = av.AudioFrame.from_ndarray(interleaved, format="s16", layout=layout)
         frame.sample_rate = rate
-        resampler = av.AudioResampler(sample_format, layout, rate, frame_size=stream.codec_context.frame_size or 1024)
+        resampler = av.AudioResampler(
+            sample_format, layout, rate, frame_size=stream.codec_context.frame_size or 1024
+        )
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
             out.mux(stream.encode(piece))
         out.mux(stream.encode(None))

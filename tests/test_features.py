@@ -1,4 +1,7 @@
-"""Log-mel features: lengths, normalisation, edge cases. Values against torchaudio: test_features_golden.py."""
+"""Log-mel features:
+
+lengths, normalisation, edge cases. Values against torchaudio: test_features_golden.py.
+"""
 
 import numpy as np
 import pytest
@@ -21,7 +24,9 @@ def test_number_of_frames(n_samples: int) -> None:
 
 def test_loudness_does_not_change_features() -> None:
     samples = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
-    torch.testing.assert_close(log_mel(samples, SETTINGS), log_mel(samples * 0.5, SETTINGS), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        log_mel(samples, SETTINGS), log_mel(samples * 0.5, SETTINGS), atol=1e-3, rtol=1e-3
+    )
 
 
 def test_mean_is_taken_away() -> None:

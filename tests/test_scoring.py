@@ -17,7 +17,9 @@ def test_spaces_count_as_characters() -> None:
     assert char_error_rate(["ab c"], ["abc"]).rate == 0.25
 
 
-@pytest.mark.parametrize(("reference", "hypothesis", "rate"), [("", "", 0.0), ("a b", "", 1.0), ("a", "a b c", 2.0)])
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "rate"), [("", "", 0.0), ("a b", "", 1.0), ("a", "a b c", 2.0)]
+)
 def test_empty_texts(reference: str, hypothesis: str, rate: float) -> None:
     assert word_error_rate([reference], [hypothesis]).rate == rate
 

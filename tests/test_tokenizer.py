@@ -78,7 +78,13 @@ def test_saved_model_loads(tokenizer: Tokenizer, tmp_path) -> None:
 def test_plain_sentencepiece_model_is_refused() -> None:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS), model_writer=model, vocab_size=55, unk_id=0, bos_id=-1, eos_id=-1, minloglevel=2
+        sentence_iterator=iter(TEXTS),
+        model_writer=model,
+        vocab_size=55,
+        unk_id=0,
+        bos_id=-1,
+        eos_id=-1,
+        minloglevel=2,
     )
     with pytest.raises(MismatchError, match="lone word mark"):
         Tokenizer(model.getvalue())

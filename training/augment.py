@@ -1,4 +1,7 @@
-"""Augmentation on raw log-mel features, T frames by F bands. Every draw comes from the generator handed in."""
+"""Augmentation on raw log-mel features, T frames by F bands.
+
+Every draw comes from the generator handed in.
+"""
 
 import numpy as np
 
@@ -15,7 +18,10 @@ def augment(log_mels_TF: np.ndarray, config: AugmentConfig, rng: np.random.Gener
 
 
 def mask(features_TF: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """SpecAugment with adaptive time masks (arXiv 1912.05533) on normalised features, in place: masked values are 0."""
+    """SpecAugment with adaptive time masks (arXiv 1912.05533) on normalised features, in place:
+
+    masked values are 0.
+    """
     if rng.random() >= config.masks_probability:
         return features_TF
     n_frames, n_mels = features_TF.shape
@@ -42,7 +48,10 @@ def _stretch(log_mels_TF: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _warp(log_mels_TF: np.ndarray, factor: float) -> np.ndarray:
-    """The frequency axis scaled by linear interpolation between bands; the last band is repeated beyond the top."""
+    """The frequency axis scaled by linear interpolation between bands;
+
+    the last band is repeated beyond the top.
+    """
     n_mels = log_mels_TF.shape[1]
     positions = np.clip(np.arange(n_mels) * factor, 0, n_mels - 1)
     below = positions.astype(np.int64)

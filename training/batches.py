@@ -8,9 +8,9 @@ def epoch_batches(
 ) -> list[np.ndarray]:
     """Indices of each step's utterances for one epoch.
 
-    durations_s: seconds per utterance. repeats: how often each is seen per epoch. batch_s: most padded seconds a step.
-    The first epoch goes from short to long (it finds the alignment sooner); later ones shuffle the batches, whose
-    members have similar lengths. The same arguments give the same batches.
+    durations_s: seconds per utterance. repeats: how often each is seen per epoch. batch_s: most padded
+    seconds a step. The first epoch goes from short to long (it finds the alignment sooner); later ones
+    shuffle the batches, whose members have similar lengths. The same arguments give the same batches.
     """
     rng = np.random.default_rng([seed, epoch])
     pool = np.repeat(np.arange(len(durations_s)), repeats)

@@ -1,7 +1,8 @@
 """Training state on disk: one safetensors file, nothing pickled, written under a temporary name and renamed.
 
-Tensors are named `model.*`, `ema.*`, `exp_avg.*` and `exp_avg_sq.*`; the counters are the file's metadata. Every random
-draw of a run derives from seed, epoch, step and utterance, so counters are all that resuming exactly needs.
+Tensors are named `model.*`, `ema.*`, `exp_avg.*` and `exp_avg_sq.*`; the counters are the file's metadata.
+Every random draw of a run derives from seed, epoch, step and utterance, so counters are all that resuming
+exactly needs.
 """
 
 import json
@@ -45,7 +46,10 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, model: torch.nn.Module, ema: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer
 ) -> Progress:
-    """Fill model, averaged weights and optimiser. Raises KeyError or RuntimeError naming what does not fit."""
+    """Fill model, averaged weights and optimiser.
+
+    Raises KeyError or RuntimeError naming what does not fit.
+    """
     with safe_open(path, "pt") as file:
         tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a dict
         progress = Progress(**json.loads(file.metadata()["progress"]))

@@ -1,12 +1,14 @@
 """A prepared corpus as batches of tensors. B utterances, T frames, F mel bands, L labels."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from asr.errors import TextError
+from asr.features import normalised
 from asr.tokenizer import Tokenizer
 from training.augment import augment, mask
 from training.batches import epoch_batches
@@ -104,14 +106,13 @@ class Corpus:
         rng = np.random.default_rng([self._config.seed, *(draw or ())])
         if augmented:
             log_mels_TF = augment(log_mels_TF, config, rng)
-        features_TF = (log_mels_TF - log_mels_TF.mean(axis=0)) / self.store.settings.scale
-        features_TF = features_TF.astype(np.float32, copy=False)
+        features_TF = normalised(torch.from_numpy(log_mels_TF), self.store.settings).numpy()
         return mask(features_TF, config, rng) if augmented else features_TF
 
 
 def needed_frames(target: list[int]) -> int:
     """Fewest frames on which CTC can write these labels: a blank must part repeats."""
-    return len(target) + sum(a == b for a, b in zip(target, target[1:], strict=False))
+    return len(target) + sum(a == b for a, b in pairwise(target))
 
 
 def _repeat(corpus: str, repeats: dict[str, int]) -> int:

@@ -1,8 +1,8 @@
 """Raw log-mel features of a prepared corpus in one memory-mapped file.
 
-`features.f16` holds the frames of all utterances one after another, float16 (n_frames, n_mels); `features.json` the
-feature settings and each utterance's number of frames, in manifest order. Values are `asr.features.raw_log_mel`, so
-that augmentation comes before normalisation.
+`features.f16` holds the frames of all utterances one after another, float16 (n_frames, n_mels);
+`features.json` the feature settings and each utterance's number of frames, in manifest order. Values are
+`asr.features.raw_log_mel`, so that augmentation comes before normalisation.
 """
 
 import json

@@ -1,7 +1,8 @@
 """Manifests: one JSON line an utterance, pointing at a whole audio file or at a member inside a tar.
 
-A prepared manifest (`asr-train prepare`) holds `audio` (path, absolute or relative to the manifest), `offset` and
-`size` (bytes, for a member of an uncompressed tar), `text` (normalised), `duration` (s), `speaker`, `corpus`, `set`.
+A prepared manifest (`asr-train prepare`) holds `audio` (path, absolute or relative to the manifest),
+`offset` and `size` (bytes, for a member of an uncompressed tar), `text` (normalised), `duration` (s),
+`speaker`, `corpus`, `set`.
 """
 
 import json
@@ -27,7 +28,10 @@ class Utterance:
 
 
 def read_bytes(utterance: Utterance) -> bytes:
-    """The recording's encoded bytes. Raises OSError when the file is missing or shorter than the manifest says."""
+    """The recording's encoded bytes.
+
+    Raises OSError when the file is missing or shorter than the manifest says.
+    """
     with utterance.audio.open("rb") as file:
         file.seek(utterance.offset)
         content = file.read(utterance.size)

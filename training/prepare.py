@@ -5,8 +5,8 @@ SOURCE is recognised by its layout:
   librispeech  `<speaker>/<chapter>/*.flac` with `<speaker>-<chapter>.trans.txt`
   folder       audio files, each with a text file of the same stem beside it or in a sibling folder
 
-Every file is decoded, measured and checked. Bad ones are listed in a table and left out; the run goes on and ends with
-exit code 0 unless nothing is left.
+Every file is decoded, measured and checked. Bad ones are listed in a table and left out; the run goes on
+and ends with exit code 0 unless nothing is left.
 """
 
 import argparse
@@ -109,7 +109,10 @@ def _examine(utterance: Utterance, settings: FeatureSettings) -> tuple[str, int,
 
 
 def find_utterances(source: Path) -> list[Utterance]:
-    """All labelled recordings below a folder, in a fixed order. Raises SystemExit when the layout is not known."""
+    """All labelled recordings below a folder, in a fixed order.
+
+    Raises SystemExit when the layout is not known.
+    """
     if not source.is_dir():
         raise SystemExit(f"{source} is not a folder")
     if (source / "manifest.jsonl").is_file():

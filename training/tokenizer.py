@@ -1,8 +1,10 @@
-"""Train the BPE vocabulary on transcripts: asr-train tokenizer --manifest data/train/manifest.jsonl --out runs/bpe
+"""Train the BPE vocabulary on transcripts: asr-train tokenizer --manifest data/train/manifest.jsonl --out
+runs/bpe
 
-Writes `tokenizer.model` (SentencePiece) and `pieces.txt`. The trained model is edited so that every piece can be a CTC
-output: the lone word mark is taken out, and each letter gets a word-initial piece in its place, so that any a-z text can
-still be spelled. `--vocab-size` counts the CTC outputs, blank included.
+Writes `tokenizer.model` (SentencePiece) and `pieces.txt`. The trained model is edited so that every piece
+can be a CTC
+output: the lone word mark is taken out, and each letter gets a word-initial piece in its place, so that any
+a-z text can still be spelled. `--vocab-size` counts the CTC outputs, blank included.
 """
 
 import argparse
@@ -45,7 +47,8 @@ def train_tokenizer(
 ) -> Tokenizer:
     """A tokenizer of exactly `vocab_size` CTC outputs, blank included.
 
-    Raises ValueError when the texts are too few or the size too small for the alphabet's 54 single-letter pieces.
+    Raises ValueError when the texts are too few or the size too small for the alphabet's 54 single-letter
+    pieces.
     """
     counted = _with_alphabet(list(dict.fromkeys(texts)))  # a prompt read by many speakers counts once
     smallest = 1 + 2 * len(ALPHABET)
@@ -56,8 +59,12 @@ def train_tokenizer(
             f"a vocabulary of {vocab_size} is too small: blank and single letters make {smallest}"
         )
     size, larger = vocab_size, b""
-    while True:  # the edit adds as many pieces as the model lacks word-initial letters: ask for that many less
-        edited = _without_lone_mark(_trained(counted, size, "unigram" if kind == "char" else kind, max_piece_length))
+    while (
+        True
+    ):  # the edit adds as many pieces as the model lacks word-initial letters: ask for that many less
+        edited = _without_lone_mark(
+            _trained(counted, size, "unigram" if kind == "char" else kind, max_piece_length)
+        )
         excess = Tokenizer(edited).vocab_size - vocab_size
         if excess == 0:
             return Tokenizer(edited)
@@ -93,7 +100,10 @@ def _trained(texts: list[str], size: int, kind: str, max_piece_length: int) -> b
 
 
 def _with_alphabet(texts: list[str]) -> list[str]:
-    """The texts, and every letter once at the start of a word and once inside one: the alphabet is always complete."""
+    """The texts, and every letter once at the start of a word and once inside one:
+
+    the alphabet is always complete.
+    """
     return [*texts, *(f"{c} {c}{d}" for c, d in zip(ALPHABET, ALPHABET[1:] + ALPHABET[0], strict=True))]
 
 
@@ -124,7 +134,9 @@ def _without_rarest(model_proto: bytes, vocab_size: int) -> bytes:
     model = sentencepiece_model_pb2.ModelProto()
     model.ParseFromString(model_proto)
     longer = [p for p in model.pieces[1:] if len(p.piece.removeprefix(WORD_MARK)) > 1]
-    dropped = {p.piece for p in sorted(longer, key=lambda p: (p.score, p.piece))[: len(model.pieces) - vocab_size]}
+    dropped = {
+        p.piece for p in sorted(longer, key=lambda p: (p.score, p.piece))[: len(model.pieces) - vocab_size]
+    }
     kept = [p for p in model.pieces if p.piece not in dropped]
     del model.pieces[:]
     model.pieces.extend(kept)

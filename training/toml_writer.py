@@ -5,7 +5,7 @@ from typing import Any
 
 
 def to_toml(table: dict[str, Any], prefix: str = "") -> str:
-    """A nested table of strings, numbers, booleans and tables as TOML text that `tomllib` reads back equal."""
+    """Nested tables of strings, numbers and booleans as TOML text that `tomllib` reads back equal."""
     plain = [f"{_key(k)} = {_value(v)}" for k, v in table.items() if not isinstance(v, dict)]
     text = "\n".join(plain) + ("\n" if plain else "")
     for key, value in table.items():

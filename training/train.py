@@ -1,8 +1,9 @@
 """Train an acoustic model: asr-train train configs/default.toml --out runs/default [--set optim.lr=1e-3]
 
 Several processes: torchrun --nproc-per-node 2 -m training.cli train configs/default.toml --out runs/default
-Run it again to resume: `checkpoint.safetensors` in the run folder is picked up, and the result is that of an unbroken
-run. The folder ends with `model.safetensors` (averaged weights), `train.json`, `config.toml`, `tokenizer.model`, `log.jsonl`.
+Run it again to resume: `checkpoint.safetensors` in the run folder is picked up, and the result is that of
+an unbroken run. The folder ends with `model.safetensors` (averaged weights), `train.json`, `config.toml`,
+`tokenizer.model`, `log.jsonl`.
 """
 
 import argparse
@@ -214,10 +215,12 @@ def _optimizer(model: torch.nn.Module, optim: OptimConfig) -> torch.optim.AdamW:
 def _step(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, n_tokens: int, optim: OptimConfig
 ) -> tuple[float, float]:
-    """One optimiser step on this process' part of a batch of `n_tokens` labels. Returns loss per label, gradient norm.
+    """One optimiser step on this process' part of a batch of `n_tokens` labels.
 
-    Gradients are summed over processes, the loss being divided by the labels of the whole batch: as many processes
-    as you like give the same step.
+    Returns loss per label and the gradient's norm before clipping.
+
+    Gradients are summed over processes, the loss being divided by the labels of the whole batch: as many
+    processes as you like give the same step.
     """
     features_BTF, lengths_B, targets_BL, target_lengths_B = batch
     optimizer.zero_grad(set_to_none=False)

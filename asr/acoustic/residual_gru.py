@@ -1,8 +1,8 @@
-"""The ancestor's acoustic model made sound: 2-D residual convolutions, a projection, residual bidirectional GRUs.
+"""The ancestor's model made sound: 2-D residual convolutions, a projection, residual bidirectional GRUs.
 
 After ASR_sound, itself after Deep Speech 2 (arXiv 1512.02595). Padding never changes a result: frames past an
-utterance's length are zeroed before every convolution that could see them, the backward GRU starts at the last real
-frame, and the normalisations look at one frame at a time.
+utterance's length are zeroed before every convolution that could see them, the backward GRU starts at the
+last real frame, and the normalisations look at one frame at a time.
 
 Shapes: B utterances, T frames, F mel bands, C channels, D model width, V outputs.
 """
@@ -67,8 +67,8 @@ class ResidualGru(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """features_BTF: float32, anything past `lengths_B`. lengths_B: int64, at least 1.
 
-        Returns log-probabilities (B, ceil(T / subsampling), V), normalised over V, and their lengths. Rows past an
-        utterance's length are to be ignored.
+        Returns log-probabilities (B, ceil(T / subsampling), V), normalised over V, and their lengths. Rows
+        past an utterance's length are to be ignored.
         """
         x_BCTF = features_BTF[:, None]
         for layer in self.convolutions:
@@ -102,7 +102,7 @@ class _ConvBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BCTF: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
-        y_BCTF = self.norm(x_BCTF.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        y_BCTF: torch.Tensor = self.norm(x_BCTF.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         y_BCTF = self.conv_1(_zero_padding(functional.gelu(y_BCTF), lengths_B))
         y_BCTF = self.conv_2(_zero_padding(self.dropout(functional.gelu(y_BCTF)), lengths_B))
         return x_BCTF + y_BCTF
