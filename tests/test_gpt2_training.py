@@ -6,6 +6,7 @@ import math
 import signal
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from asr.decoding.rescoring import Gpt2Scorer
-from training import gpt2
+from training import gpt2, ngram
 from training.gpt2_settings import Gpt2Settings
 from training.gpt2_tokenizer import END_OF_TEXT, load_tokenizer, save_tokenizer, train_tokenizer
 from training.sentence_store import IGNORED, BatchSettings, Position, SentenceStore, batches, to_tensors
@@ -149,6 +150,15 @@ def test_two_epochs_have_different_orders(tmp_path: Path) -> None:
     (one, first_BT, _), (two, second_BT, _) = islice(batches(store, rows, Position(), 0), 2)
     assert (one, two) == (Position(0, 1, 0), Position(1, 1, 0))
     assert first_BT.shape != second_BT.shape or not torch.equal(first_BT, second_BT)
+
+
+@pytest.mark.parametrize("stage", [gpt2, ngram])
+def test_every_option_is_in_the_docs(stage: ModuleType) -> None:
+    parser = argparse.ArgumentParser()
+    stage.add_arguments(parser)
+    page = (Path(__file__).parents[1] / "docs/language-models.md").read_text(encoding="utf-8")
+    flags = {action.option_strings[-1] for action in parser._actions} - {"--help"}
+    assert sorted(flag for flag in flags if f"`{flag}" not in page and f"{flag} " not in page) == []
 
 
 @given(st.floats(0, 1))
