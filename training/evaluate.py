@@ -137,22 +137,23 @@ def _rate(rate: ErrorRate) -> dict[str, Any]:
 
 def results_table(sets: dict[str, Any]) -> Table:
     """For the terminal."""
-    table = Table("set", "decoder", "WER %", "95 %", "CER %", "95 %", "x real time")
+    table = Table("set", "decoder", "WER %", "CER %", "x real time")
     for name, result in sets.items():
         for decoder, values in result["decoders"].items():
-            wer, cer = values["wer"], values["cer"]
             factor = values.get("real_time_factor")
             table.add_row(
                 name,
                 decoder,
-                f"{wer['rate']:.1%}".rstrip("%"),
-                interval(wer),
-                f"{cer['rate']:.1%}".rstrip("%"),
-                interval(cer),
+                _shown(values["wer"]),
+                _shown(values["cer"]),
                 "" if factor is None else f"{factor:.3f}",
             )
         table.add_section()
     return table
+
+
+def _shown(rate: dict[str, Any]) -> str:
+    return f"{100 * rate['rate']:.1f} ({interval(rate)})"
 
 
 def interval(rate: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asr.bundle import ACOUSTIC, EVALUATION, GPT2, MODEL_CARD, NGRAM, Bundle, BundleFile, BundleSettings
+from training.evaluate import interval
 
 
 def model_card(bundle: Bundle, evaluations: Sequence[Mapping[str, Any]]) -> str:
@@ -80,9 +81,8 @@ def _results(evaluations: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _rate(rate: Mapping[str, Any]) -> tuple[str, str]:
-    low, high = rate["interval"]
-    return f"{100 * rate['rate']:.1f}", f"{100 * low:.1f}-{100 * high:.1f}"
+def _rate(rate: dict[str, Any]) -> tuple[str, str]:
+    return f"{100 * rate['rate']:.1f}", interval(rate)
 
 
 def _training(settings: BundleSettings) -> str:

@@ -9,6 +9,7 @@ bundle gets the weights and loses its evaluation, which measured others. Log-pro
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import shlex
@@ -50,7 +51,7 @@ class Dev:
         pairs = list(zip(self.utterances, candidates, strict=True))
         return make_lists(
             candidates,
-            errors=[[word_errors(u.text, candidate.text) for candidate in row] for u, row in pairs],
+            errors=[[_errors(u.text, candidate.text) for candidate in row] for u, row in pairs],
             reference_words=[len(u.text.split()) for u in self.utterances],
             sets=[u.set for u in self.utterances],
             set_weights=self.set_weights,
@@ -239,6 +240,12 @@ def _cached_log_probs(
     np.savez(temporary, frames=np.concatenate(log_probs), lengths=[len(frames) for frames in log_probs])
     temporary.replace(path)
     return log_probs
+
+
+@functools.cache
+def _errors(reference: str, text: str) -> int:
+    """Most texts come up again in the next search."""
+    return word_errors(reference, text)
 
 
 def _parse_set_weights(given: Sequence[str]) -> dict[str, float]:
