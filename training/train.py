@@ -56,6 +56,7 @@ def train(
     config: TrainConfig, out: Path, *, init: Path | None = None, stop_after_steps: int | None = None
 ) -> None:
     """Run to the last epoch, or up to a step (for tests of resuming)."""
+    commit = current_commit()
     rank, world = _join_processes()
     torch.set_num_threads(config.threads)
     device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
@@ -133,7 +134,7 @@ def train(
             "acoustic": asdict(settings),
             "features": asdict(corpus.store.settings),
             "config": asdict(config),
-            "commit": current_commit(),
+            "commit": commit,
             "steps": step,
             "minutes": round((time.monotonic() - began) / 60, 1),
             "processes": world,
