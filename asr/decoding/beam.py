@@ -1,15 +1,19 @@
 """CTC prefix beam search with a word n-gram and hotwords, on pyctcdecode 0.5.0 with its faults worked round.
 
 - A lone word mark or <unk> that is a mere rival on a frame splits other beams' words: such tokenizers are
-refused. - It guesses the alphabet's style, warns, and may add columns: the alphabet is built here, one label
-per column. - Cost explodes with flat posteriors: at most `max_tokens_per_frame` labels are tried, with a
-deadline. - `decode_beams` renormalises, which would hide what that cap took away: its search loop is fed
-directly. - Its hotword scorer is slow: `asr.decoding.hotwords`. - A binary n-gram has no word list, an ARPA's
-is read incompletely: `NgramLM` carries the list. - `lm_score` is the running total of everything: the parts
-are computed again from the text. - Language models live in a class-level container: each search holds its
-own. - Merged beams keep one beam's frames: they are ignored, `asr.decoding.alignment` places words. - The
-empty text is scored as one unknown word, so silence becomes words: `_WordScorer.score`. - Every text ever
-scored stays cached, so memory grows with the square of the length: dead texts are dropped.
+  refused.
+- It guesses the alphabet's style, warns, and may add columns: the alphabet is built here, one label per
+  column.
+- Cost explodes with flat posteriors: at most `max_tokens_per_frame` labels are tried, with a deadline.
+- `decode_beams` renormalises, which would hide what that cap took away: its search loop is fed directly.
+- Its hotword scorer is slow: `asr.decoding.hotwords`.
+- A binary n-gram has no word list, an ARPA's is read incompletely: `NgramLM` carries the list.
+- `lm_score` is the running total of everything: the parts are computed again from the text.
+- Language models live in a class-level container: each search holds its own.
+- Merged beams keep one beam's frames: they are ignored, `asr.decoding.alignment` places words.
+- The empty text is scored as one unknown word, so silence becomes words: `_WordScorer.score`.
+- Every text ever scored stays cached, so memory grows with the square of the length: dead texts are
+  dropped.
 
 Private methods are overridden, so the version is pinned; tests/test_beam.py has a test per fault.
 Score of a text: acoustic + alpha x n-gram + unknown_word_logp x unknown words + beta x words + hotwords.
