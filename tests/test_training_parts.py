@@ -123,6 +123,19 @@ def test_warp_moves_a_peak_along_the_frequency_axis() -> None:
     assert len(peaks) > 3
 
 
+def test_noise_fills_what_is_quieter_and_leaves_what_is_louder() -> None:
+    log_mels_TF = np.full((100, 80), -10.0, np.float32)
+    log_mels_TF[40:60] = 3.0
+    snr = {"noise_snr_low_db": 20.0, "noise_snr_high_db": 20.0}
+    config = AugmentConfig(stretch_probability=0, warp_probability=0, noise_probability=1, **snr)
+    for seed in range(20):
+        noisy_TF = augment(log_mels_TF, config, np.random.default_rng(seed))
+        mean_power = np.mean(np.exp(log_mels_TF))
+        quiet_power = np.mean(np.exp(noisy_TF[:40]).mean(axis=0)[35:45])  # in the middle of the tilt
+        assert 10 * np.log10(mean_power / quiet_power) == pytest.approx(20, abs=2.5)
+        assert np.abs(noisy_TF[40:60] - 3.0)[:, 40].max() < 0.2
+
+
 def test_masks_cover_what_they_may() -> None:
     config = AugmentConfig(masks_probability=1.0)
     for seed in range(30):

@@ -14,6 +14,8 @@ def augment(log_mels_TF: np.ndarray, config: AugmentConfig, rng: np.random.Gener
         log_mels_TF = _warp(log_mels_TF, rng.uniform(1 - config.warp, 1 + config.warp))
     if rng.random() < config.stretch_probability:
         log_mels_TF = _stretch(log_mels_TF, rng.uniform(1 - config.stretch, 1 + config.stretch))
+    if rng.random() < config.noise_probability:
+        log_mels_TF = _noisy(log_mels_TF, rng.uniform(config.noise_snr_low_db, config.noise_snr_high_db), rng)
     return log_mels_TF
 
 
@@ -58,3 +60,13 @@ def _warp(log_mels_TF: np.ndarray, factor: float) -> np.ndarray:
     above = np.minimum(below + 1, n_mels - 1)
     part = (positions - below).astype(np.float32)
     return log_mels_TF[:, below] * (1 - part) + log_mels_TF[:, above] * part
+
+
+def _noisy(log_mels_TF: np.ndarray, snr_db: float, rng: np.random.Generator) -> np.ndarray:
+    """Coloured noise added to the mel power: `snr_db` below the recording's mean power, tilted by up to 26 dB."""
+    n_frames, n_mels = log_mels_TF.shape
+    level = np.log(np.mean(np.exp(log_mels_TF))) - snr_db * np.log(10) / 10
+    tilt_F = rng.uniform(-3, 3) * np.linspace(-1, 1, n_mels, dtype=np.float32)
+    noise_TF = rng.standard_normal((n_frames, n_mels), dtype=np.float32) * 0.6 + tilt_F + np.float32(level)
+    noisy: np.ndarray = np.logaddexp(log_mels_TF, noise_TF)
+    return noisy

@@ -50,6 +50,9 @@ class AugmentConfig:
     stretch: float = 0.12  # drawn from 1 - stretch to 1 + stretch
     warp_probability: float = 0.5  # of the frequency axis, as another vocal tract would
     warp: float = 0.12
+    noise_probability: float = 0.0  # steady noise of a drawn tilt, added to the power
+    noise_snr_low_db: float = 3.0
+    noise_snr_high_db: float = 30.0
     frequency_masks: int = 2
     frequency_mask_bands: int = 27  # at the most
     time_masks_per_s: float = 0.7  # adaptive: longer utterances get more
