@@ -63,7 +63,7 @@ def _warp(log_mels_TF: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _noisy(log_mels_TF: np.ndarray, snr_db: float, rng: np.random.Generator) -> np.ndarray:
-    """Coloured noise added to the mel power: `snr_db` below the recording's mean power, tilted by up to 26 dB."""
+    """Coloured noise, tilted by up to 26 dB, `snr_db` below the recording's mean power."""
     n_frames, n_mels = log_mels_TF.shape
     level = np.log(np.mean(np.exp(log_mels_TF))) - snr_db * np.log(10) / 10
     tilt_F = rng.uniform(-3, 3) * np.linspace(-1, 1, n_mels, dtype=np.float32)

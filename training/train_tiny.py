@@ -1,8 +1,9 @@
 """The whole chain on a few minutes of speech: make train-tiny
 
 Runs every stage as a user would, from ASR_DATA (default: ../shared/data; the layout of a data folder with
-`speech/train`, `speech/dev` and `text/books.txt.xz`) into runs/tiny, and ends by serving one recording from the bundle
-through `Transcriber`. Minutes on two cores. Its texts are no English to speak of: the recordings are too few.
+`speech/train`, `speech/dev` and `text/books.txt.xz`) into runs/tiny, and ends by serving one recording from
+the bundle through `Transcriber`. Minutes on two cores. Its texts are no English to speak of: the recordings
+are too few.
 """
 
 import itertools
@@ -49,7 +50,9 @@ def stages(source: Path) -> list[list[str]]:
     train_manifest, dev_manifest = f"{train}/manifest.jsonl", f"{dev}/manifest.jsonl"
     bundle = f"{RUN}/bundle"
     text = ["--text", str(sentences), "--manifest", train_manifest]
-    gpt2 = ["--layers", "2", "--width", "64", "--vocab-size", "500", "--max-steps", "60", "--batch-tokens", "1024"]
+    gpt2 = ["--layers", "2", "--width", "64", "--vocab-size", "500"]
+    gpt2 += ["--max-steps", "60", "--batch-tokens", "1024"]
+    parts = ["--acoustic", f"{RUN}/acoustic", "--ngram", f"{RUN}/ngram", "--gpt2", f"{RUN}/gpt2"]
     return [
         ["prepare", f"{source}/speech/train", "--out", train, "--limit", str(N_TRAIN)],
         ["prepare", f"{source}/speech/dev", "--out", dev, "--limit", str(N_DEV)],
@@ -57,7 +60,7 @@ def stages(source: Path) -> list[list[str]]:
         ["train", "configs/tiny.toml", "--out", f"{RUN}/acoustic"],
         ["ngram", *text, "--max-words", "5000", "--order", "3", "--out", f"{RUN}/ngram"],
         ["gpt2", *text, *gpt2, "--out", f"{RUN}/gpt2"],
-        ["export", "--acoustic", f"{RUN}/acoustic", "--ngram", f"{RUN}/ngram", "--gpt2", f"{RUN}/gpt2", "--out", bundle],
+        ["export", *parts, "--out", bundle],
         ["tune", bundle, "--manifest", dev_manifest, "--work", f"{RUN}/tune", "--rounds", "1"],
         ["evaluate", bundle, "--manifest", dev_manifest, "--out", f"{RUN}/dev.json"],
         ["export", "--out", bundle, "--evaluation", f"{RUN}/dev.json"],
