@@ -102,7 +102,7 @@ def align_words(
         assert len(placed) == len(words), "every word starts with a marked piece"
 
     def seconds(frame: float) -> float:
-        return min(max(frame * frame_s, 0.0), duration_s)
+        return min(round(max(frame * frame_s, 0.0), 3), duration_s)  # whole milliseconds
 
     return tuple(
         Word(word, seconds(start), seconds(end), confidence)

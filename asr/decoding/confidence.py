@@ -1,8 +1,9 @@
 """Word confidence from the acoustic posteriors alone.
 
-Tsallis entropy with alpha = 1/3, exponential normalisation, minimum over a word's tokens, after Laptev and
+Tsallis entropy with alpha = 1/3, linear normalisation, minimum over a word's tokens, after Laptev and
 Ginsburg, "Fast entropy-based methods of word-level confidence estimation" (arXiv 2212.08703). Not calibrated:
-it ranks words, and its value is no probability of being right.
+it ranks words, and its value is no probability of being right. The paper's exponential normalisation ranks
+frames alike, but with hundreds of outputs gives 1e-8 for good words, which nobody can read.
 """
 
 from collections.abc import Sequence
@@ -17,15 +18,15 @@ ALPHA = 1.0 / 3.0
 def frame_confidence(log_probs_TV: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Natural-log posteriors (T, V) -> (T,) in 0-1: 1 where one label has all the mass, 0 where all equal.
 
-    Entropy H = (sum of p^alpha - 1) / (1 - alpha), normalised as (e^-H - e^-H_max) / (1 - e^-H_max).
+    Entropy H = (sum of p^alpha - 1) / (1 - alpha), normalised as 1 - H / H_max.
     """
     log_probs = np.asarray(log_probs_TV, dtype=np.float64)
     n_labels = log_probs.shape[1]
     if n_labels < 2:
         return np.ones(len(log_probs))
     entropy_T = (np.exp(ALPHA * log_probs).sum(axis=1) - 1.0) / (1.0 - ALPHA)
-    floor = np.exp(-(n_labels ** (1.0 - ALPHA) - 1.0) / (1.0 - ALPHA))
-    confidence_T: NDArray[np.float64] = np.clip((np.exp(-entropy_T) - floor) / (1.0 - floor), 0.0, 1.0)
+    most = (n_labels ** (1.0 - ALPHA) - 1.0) / (1.0 - ALPHA)
+    confidence_T: NDArray[np.float64] = np.clip(1.0 - entropy_T / most, 0.0, 1.0)
     return confidence_T
 
 
