@@ -148,7 +148,7 @@ def test_missing_tools_are_named_with_the_script_that_builds_them(tmp_path: Path
 
 def test_the_stage_writes_model_words_and_report(tmp_path: Path, stand_ins: Path) -> None:
     train = _manifest(tmp_path / "train.jsonl", [("a Cat", "cv")])
-    options = ["--manifest", str(train), "--manifest-repeat", "2", "--order", "2", "--prune", "0"]
+    options = ["--manifest", str(train), "--manifest-repeat", "2", "--order", "2"]
     ngram.main(_arguments(tmp_path, "--kenlm-bin", str(stand_ins), "--max-words", "2", *options))
     sentences, words = (tmp_path / "seen.txt").read_text().split("---\n")
     assert sentences == TEXT + "a cat\na cat\n"
@@ -157,7 +157,7 @@ def test_the_stage_writes_model_words_and_report(tmp_path: Path, stand_ins: Path
     assert sorted(path.name for path in out.iterdir()) == ["ngram.bin", "ngram.json", "unigrams.txt"]
     assert (out / "unigrams.txt").read_text() == "cat\nrare\nthe\n"
     report = json.loads((out / "ngram.json").read_text())
-    assert report["settings"]["prune"] == [0]
+    assert report["settings"]["prune"] == [0, 0]
     assert (report["words"], report["sentences"], report["distinct_words"]) == (11, 5, 5)
     assert report["fit"]["cv"]["unknown_share"] == 0.25
     assert report["fit"]["libri"]["perplexity"] == pytest.approx(10 ** (0.7 / 3), abs=0.01)

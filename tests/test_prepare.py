@@ -117,6 +117,14 @@ def test_malformed_manifest_line_is_named(tmp_path: Path) -> None:
         read_manifest(tmp_path / "m.jsonl")
 
 
+def test_what_a_stage_refuses_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text("{}\n")
+    with pytest.raises(SystemExit, match=r"^asr-train tokenizer: .*m\.jsonl, line 1: KeyError\('audio'\)"):
+        asr_train(["tokenizer", "--manifest", str(tmp_path / "m.jsonl"), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"^asr-train tokenizer: .*absent\.jsonl"):
+        asr_train(["tokenizer", "--manifest", str(tmp_path / "absent.jsonl"), "--out", str(tmp_path)])
+
+
 def test_features_that_do_not_match_their_index_are_refused(tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus", TEXTS)
     prepare(find_utterances(tmp_path / "corpus"), tmp_path / "out", FeatureSettings(), workers=1)

@@ -3,6 +3,8 @@
 import argparse
 import importlib
 
+from asr.errors import AsrError
+
 # Stage -> its module under `training`; imported only when asked for, so that `asr-train --help` is quick.
 STAGES = {
     "prepare": "check a corpus, write its manifest and features",
@@ -30,7 +32,11 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(stage)
-    module.main(stage.parse_args(chosen.arguments))
+    arguments = stage.parse_args(chosen.arguments)
+    try:
+        module.main(arguments)
+    except (AsrError, OSError, ValueError) as error:  # what stages raise for absent or wrong input
+        raise SystemExit(f"{stage.prog}: {error}") from error
 
 
 if __name__ == "__main__":

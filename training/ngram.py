@@ -88,10 +88,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Raises OSError for absent files or tools, ValueError for settings or texts, RuntimeError of KenLM."""
+    prune = tuple(args.prune)
     settings = NgramSettings(
         order=args.order,
         max_words=args.max_words,
-        prune=tuple(args.prune),
+        prune=prune[: args.order] if prune == NgramSettings().prune else prune,  # the default fits any order
         manifest_repeat=args.manifest_repeat,
         quantised_bits=args.quantised_bits,
         pointer_bits=args.pointer_bits,
