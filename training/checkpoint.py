@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+
+from training.whole_file import write_tensors
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,7 @@ def save_checkpoint(
         for key in ("exp_avg", "exp_avg_sq"):
             if state := optimizer.state.get(parameter):
                 tensors[f"{key}.{name}"] = state[key]
-    write_tensors(
-        path, {k: v.contiguous() for k, v in tensors.items()}, {"progress": json.dumps(asdict(progress))}
-    )
+    write_tensors(path, tensors, {"progress": json.dumps(asdict(progress))})
 
 
 def load_checkpoint(
@@ -64,13 +63,6 @@ def load_checkpoint(
                 "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
             }
     return progress
-
-
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, metadata)
-    temporary.replace(path)
 
 
 def _section(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -97,7 +97,10 @@ def load_config(path: Path, overrides: list[str]) -> TrainConfig:
             _assign(table, name.strip().split("."), value.strip())
     except (tomllib.TOMLDecodeError, OSError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    return from_table(TrainConfig, table, "")
+    try:
+        return from_table(TrainConfig, table, "")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _assign(table: dict[str, Any], keys: list[str], value: str) -> None:

@@ -6,7 +6,6 @@ never pooled.
 """
 
 import argparse
-import json
 import platform
 import shlex
 import sys
@@ -25,6 +24,7 @@ from asr.errors import AsrError
 from asr.scoring import ErrorRate, char_error_rate, word_error_rate, word_errors
 from asr.transcriber import Transcriber
 from training.manifest import Utterance, read_bytes, read_manifest
+from training.whole_file import write_json
 from training.workers import workers
 
 ORACLE = "oracle"
@@ -170,11 +170,3 @@ def cpu_name() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from asr.features import FeatureSettings
+from training.whole_file import write_text
 
 FRAMES_FILE, INDEX_FILE = "features.f16", "features.json"
 
@@ -31,9 +32,7 @@ class FeatureWriter:
     def close(self) -> None:
         self._file.close()
         index = {"settings": asdict(self._settings), "n_frames": self._n_frames}
-        temporary = self._folder / (INDEX_FILE + ".tmp")
-        temporary.write_text(json.dumps(index), encoding="utf-8")
-        temporary.replace(self._folder / INDEX_FILE)
+        write_text(self._folder / INDEX_FILE, json.dumps(index))
 
 
 class FeatureStore:

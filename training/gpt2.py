@@ -10,7 +10,6 @@ Shape letters: B rows, T tokens, V vocabulary.
 """
 
 import argparse
-import json
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +31,7 @@ from training.gpt2_tokenizer import END_OF_TEXT, load_tokenizer, save_tokenizer,
 from training.sentence_store import IGNORED, BatchSettings, SentenceStore, batches
 from training.text_corpus import is_held_out, read_corpus, transcripts_by_set
 from training.text_fit import TextFit
+from training.whole_file import write_json
 
 MODEL = "model"  # in the run's folder
 CHECKPOINT = "checkpoint.safetensors"
@@ -262,7 +262,7 @@ def _report(
         "progress": asdict(progress),
         "fit": fits,
     }
-    (args.out / "gpt2.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(args.out / "gpt2.json", report)
     for name, figures in fits.items():
         print(f"{name}: perplexity per word {figures['perplexity']:.1f} ({figures['words']} words)")
     seen = f"{progress.step} steps, {progress.tokens:,} tokens, {progress.elapsed_s:.0f} s"

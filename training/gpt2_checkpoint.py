@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.sentence_store import Position
+from training.whole_file import write_tensors
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,7 @@ def save_checkpoint(
         for key, value in optimiser.state[parameter].items():
             tensors[f"optimiser.{name}.{key}"] = torch.as_tensor(value)
     metadata = {"settings": json.dumps(settings), "progress": json.dumps(asdict(progress))}
-    temporary = path.with_suffix(".tmp")
-    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)
-    temporary.replace(path)
+    write_tensors(path, tensors, metadata)
 
 
 def load_checkpoint(

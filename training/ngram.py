@@ -7,7 +7,6 @@ which training/build_kenlm.sh makes.
 
 import argparse
 import contextlib
-import json
 import math
 import subprocess
 import tempfile
@@ -21,6 +20,7 @@ import kenlm
 
 from training.text_corpus import read_corpus, transcripts_by_set
 from training.text_fit import TextFit
+from training.whole_file import write_json, write_text
 
 SPECIAL_WORDS = frozenset({"<s>", "</s>", "<unk>"})
 
@@ -75,8 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prune",
         type=int,
         nargs="+",
-        default=list(defaults.prune),
-        help="drop n-grams seen so often, per order",
+        help=f"drop n-grams seen so often, per order (default: {defaults.prune}, as far as --order goes)",
     )
     parser.add_argument(
         "--quantised-bits", type=int, default=defaults.quantised_bits, help="0: full precision"
@@ -88,11 +87,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Raises OSError for absent files or tools, ValueError for settings or texts, RuntimeError of KenLM."""
-    prune = tuple(args.prune)
     settings = NgramSettings(
         order=args.order,
         max_words=args.max_words,
-        prune=prune[: args.order] if prune == NgramSettings().prune else prune,  # the default fits any order
+        prune=tuple(args.prune) if args.prune else NgramSettings().prune[: args.order],
         manifest_repeat=args.manifest_repeat,
         quantised_bits=args.quantised_bits,
         pointer_bits=args.pointer_bits,
@@ -116,7 +114,7 @@ def main(args: argparse.Namespace) -> None:
         "bytes": (args.out / "ngram.bin").stat().st_size,
         "fit": {name: fit.as_json() for name, fit in fit_sets(args.out / "ngram.bin", args.dev).items()},
     }
-    (args.out / "ngram.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(args.out / "ngram.json", report)
     _print_report(report, args.out)
 
 
@@ -222,10 +220,8 @@ def read_unigrams(arpa: Path) -> list[str]:
 
 
 def write_unigrams(path: Path, words: Iterable[str]) -> None:
-    """One word a line, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
-    temporary.replace(path)
+    """One word a line."""
+    write_text(path, "".join(f"{word}\n" for word in words))
 
 
 def fit(model: kenlm.Model, sentences: Iterable[str]) -> TextFit:

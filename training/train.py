@@ -26,11 +26,12 @@ from asr.decoding.greedy import greedy
 from asr.scoring import char_error_rate, word_error_rate
 from asr.tokenizer import Tokenizer
 from training.batches import epoch_batches
-from training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_tensors
+from training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from training.commit import current_commit
-from training.config import ConfigError, OptimConfig, TrainConfig, load_config
+from training.config import OptimConfig, TrainConfig, load_config
 from training.corpus import Corpus
 from training.toml_writer import to_toml
+from training.whole_file import write_json, write_tensors
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -45,11 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    try:
-        config = load_config(args.config, args.overrides)
-    except ConfigError as error:
-        raise SystemExit(f"{args.config}: {error}") from error
-    train(config, args.out, init=args.init)
+    train(load_config(args.config, args.overrides), args.out, init=args.init)
 
 
 def train(
@@ -141,7 +138,7 @@ def train(
             "data": corpus.summary,
             "dev_greedy": metrics,
         }
-        (out / "train.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_json(out / "train.json", summary)
         log.say(f"done -> {out / 'model.safetensors'}")
     if world > 1:
         dist.destroy_process_group()

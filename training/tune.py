@@ -30,9 +30,9 @@ from asr.decoding.beam import BeamDecoder
 from asr.decoding.options import DecodingSettings
 from asr.scoring import word_errors
 from asr.transcriber import Transcriber
-from training.evaluate import write_json
 from training.manifest import Utterance, read_bytes, read_manifest
 from training.tuning import Candidate, Lists, Range, Weights, make_lists, merge, search
+from training.whole_file import write_json
 from training.workers import Workers, workers
 
 BEAM_RANGE = Range(Weights(0.0, -4.0, -20.0), Weights(2.5, 5.0, 0.0))

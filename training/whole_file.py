@@ -1,0 +1,28 @@
+"""Files that are written whole or not at all: under a temporary name beside the place, then renamed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8; the folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Indented, as people read it."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """A safetensors file, from any device."""
+    temporary = path.with_suffix(".tmp")
+    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)
+    temporary.replace(path)
