@@ -1,7 +1,7 @@
 """The corpora that `asr-train prepare` reads, told apart by how they lie on disk.
 
 manifest      a `.jsonl` file, or a folder with `manifest.jsonl`: one JSON object a line with `audio` (or
-              `audio_filepath`: a path relative to the manifest, or the name of a member of the tars beside it)
+              `audio_filepath`: a path relative to the manifest, or a member's name in the tars beside it)
               and `text`; `speaker`, `corpus`, `set`, `name` where known, `offset` and `size` in bytes where
               the recording is part of a file
 librispeech   `<speaker>/<chapter>/*.flac` with `<speaker>-<chapter>.trans.txt`
