@@ -30,6 +30,9 @@ class FeatureWriter:
         self._file = self._temporary.open("wb")
         self._n_frames: list[int] = []
 
+    def __len__(self) -> int:
+        return len(self._n_frames)
+
     def append(self, log_mels_TF: np.ndarray) -> None:
         self._file.write(log_mels_TF.astype(np.float16).tobytes())
         self._n_frames.append(len(log_mels_TF))

@@ -1,9 +1,9 @@
 """Hear and see what a run's augmentation does: asr-train listen configs/audio.toml --out runs/listen
 
-Takes utterances of the run's training corpus through the very steps that training takes them through, and writes
-`index.html`: for each the draws, its spectrogram before and after, and players. The page holds everything and
-needs no network. With `[data] source = "audio"` the recordings before and after also lie beside it as WAV files;
-with prepared features there is only the recording before, since features cannot be heard.
+Takes utterances of the run's training corpus through the very steps that training takes them through, and
+writes `index.html`: for each the draws, its spectrogram before and after, and players. The page holds
+everything and needs no network. With `[data] source = "audio"` the recordings before and after also lie
+beside it as WAV files; with prepared features there is only the recording before, since features cannot be heard.
 """
 
 import argparse
@@ -144,7 +144,7 @@ PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>What augmentation does: {title}</title>
 <style>
- body {{ font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 76rem; padding: 0 1rem; color: #222; }}
+ body {{ font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 76rem; padding: 0 1rem; }}
  h1 {{ font-size: 1.4rem; }} h2 {{ font-size: 1.05rem; margin: 1.5rem 0 0; }}
  p, figcaption span {{ color: #666; margin: 0 0 .4rem; }}
  figure {{ margin: 0 0 .8rem; }}
@@ -152,8 +152,8 @@ PAGE = """<!doctype html>
  audio {{ height: 2rem; margin-top: .3rem; max-width: 100%; }}
 </style></head><body>
 <h1>What augmentation does: {title}</h1>
-<p>Spectrograms: 80 mel bands from 20 Hz (bottom) to 7.6 kHz, a pixel a frame of 10 ms, after normalisation: what the
-model gets. Masks are the flat bars.</p>
+<p>Spectrograms: 80 mel bands from 20 Hz (bottom) to 7.6 kHz, a pixel a frame of 10 ms, after normalisation:
+what the model gets. Masks are the flat bars.</p>
 {body}
 </body></html>
 """

@@ -178,7 +178,8 @@ def _filtered(samples: Samples, *filters: tuple[str, str]) -> Samples:
 
 
 def _coded(samples: Samples, codec: str, container: str, rate: int, bits_per_s: int) -> Samples:
-    """Samples encoded and decoded again."""
+    """Samples encoded and decoded again; at least a tenth of a second, of which encoders make a frame."""
+    samples = _of_length(samples, max(len(samples), SAMPLE_RATE // 10))
     file = io.BytesIO()
     with av.open(file, "w", format=container) as out:
         stream = out.add_stream(codec, rate=rate, layout="mono")
