@@ -3,7 +3,8 @@
 Takes utterances of the run's training corpus through the very steps that training takes them through, and
 writes `index.html`: for each the draws, its spectrogram before and after, and players. The page holds
 everything and needs no network. With `[data] source = "audio"` the recordings before and after also lie
-beside it as WAV files; with prepared features there is only the recording before, since features cannot be heard.
+beside it as WAV files; with prepared features there is only the recording before, since features cannot be
+heard.
 """
 
 import argparse

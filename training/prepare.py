@@ -119,13 +119,13 @@ def prepare(
                 name = utterance.name + (f"~{names[utterance.name]}" if names[utterance.name] > 1 else "")
                 duration_s = round(n_samples / SAMPLE_RATE, 3)
                 kept.append(replace(utterance, text=result, duration_s=duration_s, name=name))
-                if writer and log_mels_TF is not None:
+                if writer is not None and log_mels_TF is not None:
                     writer.append(log_mels_TF)
     except BaseException:
-        if writer:
+        if writer is not None:
             writer.abandon()
         raise
-    if writer:
+    if writer is not None:
         writer.close()
     write_manifest(out / "manifest.jsonl", kept)
     return kept, bad
