@@ -1,8 +1,10 @@
 """A made-up language that any machine can speak: every letter is a pair of tones. For tests of training."""
 
+import io
 import wave
 from pathlib import Path
 
+import av
 import numpy as np
 
 from asr.audio import SAMPLE_RATE
@@ -41,3 +43,16 @@ def write_corpus(folder: Path, texts: list[str]) -> None:
     for number, text in enumerate(texts):
         write_wav(folder / f"utterance-{number:02}.wav", spoken(text, number))
         (folder / f"utterance-{number:02}.txt").write_text(text + "\n", encoding="utf-8")
+
+
+def flac_bytes(samples: np.ndarray) -> bytes:
+    """A FLAC file, 16-bit mono at 16 kHz."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="flac") as out:
+        stream = out.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
+        whole = (np.clip(samples, -1, 1) * 32767).astype(np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(whole, format="s16", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return file.getvalue()

@@ -1,20 +1,21 @@
-"""Corpora of three layouts to a manifest and features; bad files are listed and left out."""
+"""Corpora of all layouts to a manifest and features; bad files are listed and left out."""
 
+import errno
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
 
 from asr.audio import SAMPLE_RATE, read_audio
 from asr.features import FeatureSettings, raw_log_mel
-from tests.speech_of_tones import spoken, write_corpus, write_wav
+from tests.speech_of_tones import flac_bytes, spoken, write_corpus, write_wav
 from training.cli import main as asr_train
-from training.features_store import FeatureStore
+from training.features_store import FeatureStore, FeatureWriter
 from training.manifest import read_bytes, read_manifest
 from training.prepare import find_utterances, prepare
 
@@ -42,7 +43,7 @@ def test_librispeech_layout(tmp_path: Path) -> None:
     chapter = tmp_path / "LibriSpeech" / "dev-clean" / "84" / "121123"
     chapter.mkdir(parents=True)
     for number, text in enumerate(TEXTS):
-        _write_flac(chapter / f"84-121123-{number:04}.flac", spoken(text))
+        (chapter / f"84-121123-{number:04}.flac").write_bytes(flac_bytes(spoken(text)))
     lines = [f"84-121123-{n:04} {t.upper()}" for n, t in enumerate(TEXTS)]
     (chapter / "84-121123.trans.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     kept, bad = prepare(find_utterances(tmp_path), tmp_path / "out", FeatureSettings(), workers=1)
@@ -106,6 +107,119 @@ def test_nothing_left_is_an_error(tmp_path: Path) -> None:
         asr_train(["prepare", str(tmp_path / "corpus"), "--out", str(tmp_path / "out"), "--workers", "1"])
 
 
+def test_what_was_left_out_is_kept_in_a_file(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus", TEXTS)
+    (tmp_path / "corpus" / "utterance-01.txt").unlink()
+    (tmp_path / "corpus" / "utterance-02.txt").write_bytes(b"caf\xe9")
+    asr_train(["prepare", str(tmp_path / "corpus"), "--out", str(tmp_path / "out"), "--workers", "1"])
+    rows = [json.loads(line) for line in (tmp_path / "out" / "left-out.jsonl").read_text().splitlines()]
+    assert [(row["name"], row["reason"]) for row in rows] == [
+        ("utterance-01", "no utterance-01.txt"),
+        ("utterance-02", "utterance-02.txt is not UTF-8"),
+    ]
+    assert rows[0]["audio"] == str(tmp_path / "corpus" / "utterance-01.wav")
+
+
+def test_common_voice_folder_takes_train_and_keeps_test_speakers_out(tmp_path: Path) -> None:
+    folder = tmp_path / "en"
+    (folder / "clips").mkdir(parents=True)
+    for number, text in enumerate(TEXTS):
+        (folder / "clips" / f"clip_{number}.mp3").write_bytes(flac_bytes(spoken(text)))
+    header = "client_id\tpath\tsentence\tage\n"
+    rows = [f'speaker{n}\tclip_{n}.mp3\t"{text.capitalize()}.\t\n' for n, text in enumerate(TEXTS)]
+    (folder / "validated.tsv").write_text(header + "".join(rows))
+    (folder / "test.tsv").write_text(header + rows[1])
+    from_validated = find_utterances(folder)
+    assert [u.name for u in from_validated] == ["clip_0", "clip_2"]
+    (folder / "train.tsv").write_text(header + rows[2])
+    kept, bad = prepare(find_utterances(folder), tmp_path / "out", FeatureSettings(), workers=1)
+    assert not bad
+    assert [(u.text, u.corpus, u.set, u.speaker) for u in kept] == [
+        ("bad dog", "commonvoice", "train", "speaker2")
+    ]
+    assert [u.set for u in find_utterances(folder / "test.tsv")] == ["test"]
+    (folder / "train.tsv").write_text("file\ttext\n")
+    with pytest.raises(ValueError, match="lacks the columns `path` and `sentence`"):
+        find_utterances(folder)
+
+
+def test_manifest_lines_that_are_malformed_are_listed(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus", TEXTS)
+    lines = [
+        {"audio_filepath": "corpus/utterance-00.wav", "text": "a cat sat", "duration": 1.0},
+        {"audio_filepath": "corpus/utterance-01.wav", "text": "on a mat", "offset": 1.5, "duration": 1.0},
+        {"audio": "corpus/utterance-01.wav"},
+        {"audio": "corpus/gone.wav", "text": "on a mat"},
+    ]
+    manifest = tmp_path / "mine.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines) + "{not json\n")
+    asr_train(["prepare", str(manifest), "--out", str(tmp_path / "out"), "--workers", "1"])
+    assert [u.text for u in read_manifest(tmp_path / "out" / "manifest.jsonl")] == ["a cat sat"]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "left-out.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows] == [f"mine.jsonl, line {n}" for n in (2, 3, 5)] + ["gone"]
+    assert "No such file" in rows[-1]["reason"]
+
+
+def test_a_prepared_manifest_can_be_prepared_again(tmp_path: Path) -> None:
+    _write_shards(tmp_path / "shards")
+    prepare(
+        find_utterances(tmp_path / "shards"), tmp_path / "out", FeatureSettings(), workers=1, features=False
+    )
+    assert not (tmp_path / "out" / "features.f16").exists()
+    again, bad = prepare(find_utterances(tmp_path / "out"), tmp_path / "again", FeatureSettings(), workers=1)
+    assert not bad
+    assert [(u.text, u.speaker, u.set) for u in again] == [(t, f"s{n}", "cv") for n, t in enumerate(TEXTS)]
+    _check_features(tmp_path / "again")
+
+
+def test_speakers_who_name_their_files_alike(tmp_path: Path) -> None:
+    for speaker in ("anna", "ben"):
+        write_corpus(tmp_path / "audio" / speaker, [f"{speaker} said this"])
+        (tmp_path / "transcriptions" / speaker).mkdir(parents=True)
+        (tmp_path / "audio" / speaker / "utterance-00.txt").rename(
+            tmp_path / "transcriptions" / speaker / "utterance-00.txt"
+        )
+    found = find_utterances(tmp_path)
+    assert [(u.name, u.text.strip()) for u in found] == [
+        (f"audio/{speaker}/utterance-00", f"{speaker} said this") for speaker in ("anna", "ben")
+    ]
+
+
+def test_several_processes_prepare_what_one_does(tmp_path: Path) -> None:
+    _write_shards(tmp_path / "shards")
+    found = find_utterances(tmp_path / "shards")
+    for workers in (1, 2):
+        prepare(found, tmp_path / str(workers), FeatureSettings(), workers=workers)
+    for name in ("manifest.jsonl", "features.f16", "features.json"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+def test_a_full_disk_leaves_the_corpus_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_shards(tmp_path / "shards")
+    found = find_utterances(tmp_path / "shards")
+    prepare(found[:2], tmp_path / "out", FeatureSettings(), workers=1)
+    written = FeatureWriter.append
+    monkeypatch.setattr(
+        FeatureWriter,
+        "append",
+        lambda self, frames_TF: _disk_full() if len(self) else written(self, frames_TF),
+    )
+    with pytest.raises(SystemExit, match=r"asr-train prepare: .*No space left on device"):
+        asr_train(["prepare", str(tmp_path / "shards"), "--out", str(tmp_path / "out"), "--workers", "1"])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "features.f16",
+        "features.json",
+        "manifest.jsonl",
+    ]
+    assert len(FeatureStore(tmp_path / "out")) == len(read_manifest(tmp_path / "out" / "manifest.jsonl")) == 2
+
+
+def _disk_full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_unknown_layout_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"no manifest\.jsonl, no \*\.trans\.txt"):
         find_utterances(tmp_path)
@@ -158,14 +272,3 @@ def _write_shards(folder: Path) -> None:
             )
     (folder / "one.wav").unlink()
     (folder / "manifest.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
-
-
-def _write_flac(path: Path, samples: np.ndarray) -> None:
-    with av.open(str(path), "w", format="flac") as out:
-        stream = out.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
-        frame = av.AudioFrame.from_ndarray(
-            (samples * 32767).astype(np.int16)[None], format="s16", layout="mono"
-        )
-        frame.sample_rate = SAMPLE_RATE
-        out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))

@@ -7,8 +7,10 @@ from asr.errors import AsrError
 
 # Stage -> its module under `training`; imported only when asked for, so that `asr-train --help` is quick.
 STAGES = {
+    "download": "fetch public corpora and language models",
     "prepare": "check a corpus, write its manifest and features",
     "tokenizer": "train the BPE vocabulary",
+    "listen": "hear and see what a run's augmentation does",
     "train": "train the acoustic model from a TOML file",
     "ngram": "build the KenLM n-gram language model",
     "gpt2": "train a small GPT-2 language model",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from asr.acoustic.residual_gru import ResidualGruSettings
+from training.augment_config import AugmentConfig
 
 T = TypeVar("T")
 
@@ -23,6 +24,15 @@ class DataConfig:
     tokenizer: str  # tokenizer.model
     repeat: dict[str, int] = field(default_factory=dict)  # corpus name prefix -> passes over it per epoch
     max_duration_s: float = 20.0  # longer utterances are left out
+    source: Literal["features", "audio"] = (
+        "features"  # prepared log-mels, or recordings read as they are needed
+    )
+    workers: int = 0  # processes that make batches, for each training process; 0: the training process itself
+    prefetch: int = 4  # batches that each of them makes ahead
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.prefetch < 1:
+            raise ValueError("workers must not be negative, prefetch at least 1")
 
 
 @dataclass(frozen=True)
@@ -39,25 +49,6 @@ class ModelConfig:
 
     def settings(self, vocab_size: int, n_mels: int) -> ResidualGruSettings:
         return ResidualGruSettings(vocab_size=vocab_size, n_mels=n_mels, **vars(self))
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """What is done to features, from `start_epoch` on (the ancestor's finding: none at first)."""
-
-    start_epoch: int = 3
-    stretch_probability: float = 0.5  # tempo, by resampling frames
-    stretch: float = 0.12  # drawn from 1 - stretch to 1 + stretch
-    warp_probability: float = 0.5  # of the frequency axis, as another vocal tract would
-    warp: float = 0.12
-    noise_probability: float = 0.0  # steady noise of a drawn tilt, added to the power
-    noise_snr_low_db: float = 3.0
-    noise_snr_high_db: float = 30.0
-    frequency_masks: int = 2
-    frequency_mask_bands: int = 27  # at the most
-    time_masks_per_s: float = 0.7  # adaptive: longer utterances get more
-    time_mask_fraction: float = 0.05  # of the utterance, at the most, each
-    masks_probability: float = 0.9  # of any masks at all (SpecAugment, arXiv 1904.08779)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
 `asr.features.raw_log_mel`, so that augmentation comes before normalisation.
 """
 
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -18,12 +19,19 @@ FRAMES_FILE, INDEX_FILE = "features.f16", "features.json"
 
 
 class FeatureWriter:
-    """Appends utterances' features; `close` writes the index that makes the folder readable."""
+    """Appends utterances' features under a temporary name; `close` puts them and their index in place.
+
+    Until then the folder holds what it held before.
+    """
 
     def __init__(self, folder: Path, settings: FeatureSettings) -> None:
         self._folder, self._settings = folder, settings
-        self._file = (folder / FRAMES_FILE).open("wb")
+        self._temporary = folder / f"{FRAMES_FILE}.tmp"
+        self._file = self._temporary.open("wb")
         self._n_frames: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._n_frames)
 
     def append(self, log_mels_TF: np.ndarray) -> None:
         self._file.write(log_mels_TF.astype(np.float16).tobytes())
@@ -31,8 +39,15 @@ class FeatureWriter:
 
     def close(self) -> None:
         self._file.close()
+        self._temporary.replace(self._folder / FRAMES_FILE)
         index = {"settings": asdict(self._settings), "n_frames": self._n_frames}
         write_text(self._folder / INDEX_FILE, json.dumps(index))
+
+    def abandon(self) -> None:
+        """Remove what was written: the disk may be full."""
+        with contextlib.suppress(OSError):  # flushing may fail once more
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
 
 
 class FeatureStore:

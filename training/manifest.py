@@ -32,11 +32,19 @@ def read_bytes(utterance: Utterance) -> bytes:
 
     Raises OSError when the file is missing or shorter than the manifest says.
     """
-    with utterance.audio.open("rb") as file:
-        file.seek(utterance.offset)
-        content = file.read(utterance.size)
-    if utterance.size >= 0 and len(content) != utterance.size:
-        raise OSError(f"{utterance.audio} ends before {utterance.name} does")
+    return read_range(utterance.audio, utterance.offset, utterance.size, utterance.name)
+
+
+def read_range(path: Path, offset: int, size: int, name: str) -> bytes:
+    """`size` bytes of a file from `offset` on, all of them where size is -1; `name` is for the error.
+
+    Raises OSError when the file is missing or ends before.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        content = file.read(size)
+    if size >= 0 and len(content) != size:
+        raise OSError(f"{path} ends before {name} does")
     return content
 
 

@@ -30,6 +30,7 @@ from training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from training.commit import current_commit
 from training.config import OptimConfig, TrainConfig, load_config
 from training.corpus import Corpus
+from training.loader import Loader
 from training.toml_writer import to_toml
 from training.whole_file import write_json, write_tensors
 
@@ -62,6 +63,7 @@ def train(
     dev = Corpus(Path(config.data.dev), tokenizer, config)
     log = _Log(out, config, tokenizer, quiet=rank != 0)
     log.say(corpus.summary)
+    loader = Loader(corpus.maker, device, workers=config.data.workers, prefetch=config.data.prefetch)
 
     torch.manual_seed(config.seed)
     settings = config.model.settings(tokenizer.vocab_size, corpus.store.settings.n_mels)
@@ -87,13 +89,15 @@ def train(
         while epoch < config.optim.epochs:
             batches = corpus.batches(config, epoch=epoch)
             losses: list[float] = []
+            fetched = loader.stream(
+                corpus.requests(batches, epoch=epoch, first=first_batch, rank=rank, world=world)
+            )
             for number in range(first_batch, len(batches)):
                 lr = learning_rate(step, n_steps, config.optim)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 torch.manual_seed(config.seed * 1_000_003 + step * world + rank)  # dropout
-                draws = [(epoch, number, place) for place in range(rank, len(batches[number]), world)]
-                batch = corpus.batch(batches[number][rank::world], device, draws)
+                batch = next(fetched)
                 n_tokens = sum(len(corpus.targets[i]) for i in batches[number])
                 loss, grad_norm = _step(model, optimizer, batch, n_tokens, config.optim)
                 _average(ema, model, config.optim.ema, step)
