@@ -15,6 +15,7 @@ STAGES = {
     "export": "put a run, its vocabulary and language models into a bundle",
     "tune": "search the decoding weights on dev",
     "evaluate": "WER and CER per set and decoder",
+    "report": "one HTML page about a run: curves, error rates, confused words, worst utterances",
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 COLOURS = ("#2a6fdb", "#d9622b", "#16906b", "#a3489b", "#b58900", "#59636e")
 _TEXT, _FAINT, _GRID = "var(--text, #1b1f24)", "var(--faint, #59636e)", "var(--grid, #d8dee4)"
 _FONT = "font-family:system-ui,sans-serif;font-size:12px"
-_CHARACTER = 6.6  # pixels, of the widest common letters
+_CHARACTER = 7.3  # pixels, of the widest common characters
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def line_chart(
 ) -> str:
     """Curves over a common x axis; series without points are left out. log_y needs positive values."""
     shown = [s for s in series if len(s.x)]
-    width, height, left, right, top, bottom = 460, 270, 52, 14, 34, 40
+    width, height, left, right, top, bottom = 400, 250, 52, 14, 34, 40
     parts = [_heading(title)]
     if not shown:
         return _svg(width, height, [*parts, _text(left, height / 2, "no values")], title)
@@ -82,7 +82,7 @@ def line_chart(
         parts.append(f"{shape}<title>{escape(s.label)}</title></polyline>")
         if s.faint:
             continue
-        if len(shown) > 1:
+        if sum(not other.faint for other in shown) > 1:
             parts.append(_line(legend, top - 8, legend + 14, top - 8, colour(number), 3))
             parts.append(_text(legend + 18, top - 4, s.label))
             legend += 30 + _CHARACTER * len(s.label)
@@ -95,8 +95,8 @@ def line_chart(
 
 def interval_chart(title: str, rows: Sequence[Interval], *, at_most: float = math.inf) -> str:
     """Fractions as dots with their intervals, a row each, shown in per cent. at_most: the axis' end."""
-    width, row_height, top = 640, 22, 30
-    left = 16 + _CHARACTER * max((len(row.label) for row in rows), default=0)
+    width, row_height, top = 540, 22, 30
+    left = 16 + _CHARACTER * max((len(row.label) for row in rows if not row.heading), default=0)
     right = 18 + _CHARACTER * max((len(_value(row)) for row in rows), default=0)
     high = min(at_most, max((row.high for row in rows if not row.heading), default=1.0) or 1.0)
     height = top + row_height * len(rows) + 26
@@ -195,7 +195,9 @@ def _number(value: float) -> str:
 def _value(row: Interval) -> str:
     if row.heading:
         return ""
-    shown = f"{100 * row.middle:.1f} ({100 * row.low:.1f}-{100 * row.high:.1f})"
+    shown = f"{100 * row.middle:.1f}"
+    if row.low < row.high:
+        shown += f" ({100 * row.low:.1f}-{100 * row.high:.1f})"
     return f"{shown} {row.note}".rstrip()
 
 
