@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from asr.acoustic.residual_gru import ResidualGruSettings
 from asr.bundle import (
     ACOUSTIC,
     EVALUATION,
@@ -28,7 +27,7 @@ from asr.bundle import (
     Bundle,
     BundleSettings,
 )
-from asr.bundle_checks import settings_from_dict
+from asr.bundle_checks import acoustic_from_dict, settings_from_dict
 from asr.decoding.options import DecodingSettings
 from asr.errors import AsrError, MismatchError
 from asr.features import FeatureSettings
@@ -96,7 +95,7 @@ def export(args: argparse.Namespace) -> Bundle:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=str(run["commit"]),
         features=settings_from_dict(FeatureSettings, run["features"], "train.json: features"),
-        acoustic=settings_from_dict(ResidualGruSettings, run["acoustic"], "train.json: acoustic"),
+        acoustic=acoustic_from_dict(run["acoustic"], "train.json: acoustic"),
         decoding=Bundle.load(args.decoding).settings.decoding if args.decoding else DecodingSettings(),
         training=_summary(run, args),
     )

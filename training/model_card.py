@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from asr.acoustic.conformer import ConformerSettings
+from asr.acoustic.kinds import AcousticSettings
 from asr.bundle import ACOUSTIC, EVALUATION, GPT2, MODEL_CARD, NGRAM, Bundle, BundleFile, BundleSettings
 from training.evaluate import interval
 
@@ -18,18 +20,27 @@ def model_card(bundle: Bundle, evaluations: Sequence[Mapping[str, Any]]) -> str:
 
 def _introduction(settings: BundleSettings) -> str:
     acoustic = settings.acoustic
-    frame_ms = settings.features.hop_ms * acoustic.subsampling
     return f"""\
 # Model card: {settings.name}
 
 English speech to lower-case text. Made {settings.created} from commit `{settings.commit}` with the
 commands of `asr-train`; `asr-sound bundle verify` checks the files.
 
-- acoustic model: {settings.features.n_mels} log-mel bands, residual 2-D convolutions with
-  {acoustic.subsampling}x subsampling ({frame_ms:g} ms a frame), {acoustic.gru_blocks} residual bidirectional
-  GRU blocks, CTC over {acoustic.vocab_size} outputs (SentencePiece pieces, blank included)
+- acoustic model: {settings.features.n_mels} log-mel bands, {_network(acoustic, settings.features.hop_ms)},
+  CTC over {acoustic.vocab_size} outputs (SentencePiece pieces, blank included)
 - decoders: `greedy`; `beam_lm`, beam search with a KenLM word n-gram; `beam_lm_rescore`, its n-best list
   re-ordered with a GPT-2"""
+
+
+def _network(acoustic: AcousticSettings, hop_ms: float) -> str:
+    """What lies between features and outputs."""
+    frame_ms = float(hop_ms * acoustic.features_per_output)
+    frames = f"{acoustic.subsampling}x subsampling ({frame_ms:g} ms an output frame)"
+    if isinstance(acoustic, ConformerSettings):
+        return f"strided convolutions with {frames},\n  {acoustic.blocks} Conformer blocks of width {acoustic.width}"
+    return (
+        f"residual 2-D convolutions with\n  {frames}, {acoustic.gru_blocks} residual bidirectional GRU blocks"
+    )
 
 
 def _sizes(files: Mapping[str, BundleFile]) -> str:
