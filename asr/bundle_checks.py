@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import torch
 from safetensors import SafetensorError, safe_open
 
+from asr.acoustic.huggingface_ctc import HuggingFaceCtcSettings
 from asr.acoustic.kinds import ADDED_LATER, FIRST_KIND, KINDS, AcousticSettings, build
 from asr.errors import MismatchError
 from asr.features import FeatureSettings
@@ -79,7 +80,7 @@ def check_files_fit(
     gpt2: Path,
 ) -> None:
     """Raises MismatchError naming two files, or a file and a setting, that do not fit each other."""
-    if features.n_mels != acoustic.n_mels:
+    if not isinstance(acoustic, HuggingFaceCtcSettings) and features.n_mels != acoustic.n_mels:
         raise MismatchError(
             f"features have {features.n_mels} mel bands, the acoustic model reads {acoustic.n_mels}"
         )

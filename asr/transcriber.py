@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from asr.acoustic.huggingface_ctc import HuggingFaceCtcSettings, normalised_samples
 from asr.acoustic.kinds import AcousticModel, build
 from asr.audio import SAMPLE_RATE, read_audio
 from asr.bundle import ACOUSTIC, GPT2, NGRAM, TOKENIZER, UNIGRAMS, Bundle
@@ -186,10 +187,14 @@ class Transcriber:
                 raise BundleError(f"self-test: decoder {decoder} gives scores that are not finite")
 
     def _features(self, samples: NDArray[np.float32]) -> torch.Tensor:
-        """Log-mel (T, F); no frames where there is nothing to hear."""
-        settings = self.bundle.settings.features
-        one_frame = settings.hop_length * self.bundle.settings.acoustic.features_per_output
-        if len(samples) < one_frame or np.abs(samples).max() < SILENCE_PEAK:
+        """Log-mel (T, F), or samples (T, 1) for a model that reads those; none where nothing can be heard."""
+        settings, acoustic = self.bundle.settings.features, self.bundle.settings.acoustic
+        silent = not len(samples) or np.abs(samples).max() < SILENCE_PEAK
+        if isinstance(acoustic, HuggingFaceCtcSettings):
+            if silent or len(samples) < acoustic.fewest_samples:
+                return torch.empty(0, 1)
+            return normalised_samples(torch.from_numpy(samples).to(self.device), acoustic)
+        if silent or len(samples) < settings.hop_length * acoustic.features_per_output:
             return torch.empty(0, settings.n_mels)
         return log_mel(torch.from_numpy(samples).to(self.device), settings)
 

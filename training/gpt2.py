@@ -4,7 +4,8 @@ Writes `model/` in Hugging Face layout (config.json, model.safetensors, tokenize
 tokenizer_config.json), loss and held-out perplexity to standard output, and `gpt2.json` at the end.
 `checkpoint.safetensors` is written every few minutes and on SIGTERM or SIGINT, together with `model/`:
 `--resume` goes on from it, and a run that was stopped early leaves a usable model. `--init FOLDER` starts
-from the weights and vocabulary of an earlier model.
+from the weights and vocabulary of any GPT-2 in Hugging Face layout: one of these runs, or a published one.
+Texts are streamed, encoded once, and read back from disk: they may be larger than memory.
 
 Shape letters: B rows, T tokens, V vocabulary.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoConfig, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging as transformers_logging
 
 from asr.decoding.rescoring import Gpt2Scorer
@@ -75,7 +76,7 @@ def main(args: argparse.Namespace) -> None:
     tokenizer, end_id = _prepare_tokenizer(args, settings)
     model = _make_model(args.out / MODEL if args.resume else args.init, settings, tokenizer, end_id)
     if not args.resume:
-        save_tokenizer(tokenizer, args.out / MODEL, model.config.n_positions)
+        save_tokenizer(tokenizer, args.out / MODEL, model.config.n_positions, end_id)
     store = _prepare_store(args, settings, tokenizer)
     held_out = list(islice(_corpus(args, settings, held_out=True), HELD_OUT_SENTENCES))
     print(f"{model.num_parameters():,} parameters, {tokenizer.get_vocab_size()} ids")
@@ -156,7 +157,7 @@ def _make_model(
     init: Path | None, settings: Gpt2Settings, tokenizer: Tokenizer, end_id: int
 ) -> GPT2LMHeadModel:
     if init:
-        return GPT2LMHeadModel.from_pretrained(init, dtype=torch.float32, local_files_only=True).train()
+        return _load_model(init, tokenizer)
     config = GPT2Config(
         vocab_size=tokenizer.get_vocab_size(),
         n_positions=settings.context,
@@ -171,6 +172,18 @@ def _make_model(
         eos_token_id=end_id,
     )
     return GPT2LMHeadModel(config).train()
+
+
+def _load_model(folder: Path, tokenizer: Tokenizer) -> GPT2LMHeadModel:
+    """Raises OSError when there is none, ValueError for another kind of model or too few embeddings."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if config.model_type != "gpt2":
+        raise ValueError(f"{folder} holds a model of type {config.model_type!r}, not 'gpt2'")
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} ids, the model {config.vocab_size}"
+        )
+    return GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True).train()
 
 
 def _make_optimiser(model: GPT2LMHeadModel, settings: Gpt2Settings) -> torch.optim.Optimizer:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asr.acoustic.conformer import ConformerSettings
+from asr.acoustic.huggingface_ctc import HuggingFaceCtcSettings
 from asr.acoustic.kinds import AcousticSettings
 from asr.bundle import ACOUSTIC, EVALUATION, GPT2, MODEL_CARD, NGRAM, Bundle, BundleFile, BundleSettings
 from training.evaluate import interval
@@ -26,14 +27,26 @@ def _introduction(settings: BundleSettings) -> str:
 English speech to lower-case text. Made {settings.created} from commit `{settings.commit}` with the
 commands of `asr-train`; `asr-sound bundle verify` checks the files.
 
-- acoustic model: {settings.features.n_mels} log-mel bands, {_network(acoustic, settings.features.hop_ms)},
-  CTC over {acoustic.vocab_size} outputs (SentencePiece pieces, blank included)
+- acoustic model: {_front_end(settings)}{_network(acoustic, settings.features.hop_ms)},
+  CTC over {acoustic.vocab_size} outputs ({_labels(acoustic)}, blank included)
 - decoders: `greedy`; `beam_lm`, beam search with a KenLM word n-gram; `beam_lm_rescore`, its n-best list
   re-ordered with a GPT-2"""
 
 
+def _front_end(settings: BundleSettings) -> str:
+    if isinstance(settings.acoustic, HuggingFaceCtcSettings):
+        return f"{settings.training.get('imported', 'imported')}, "
+    return f"{settings.features.n_mels} log-mel bands, "
+
+
+def _labels(acoustic: AcousticSettings) -> str:
+    return "characters" if isinstance(acoustic, HuggingFaceCtcSettings) else "SentencePiece pieces"
+
+
 def _network(acoustic: AcousticSettings, hop_ms: float) -> str:
     """What lies between features and outputs."""
+    if isinstance(acoustic, HuggingFaceCtcSettings):
+        return f"which reads samples,\n  {float(hop_ms * acoustic.features_per_output):g} ms an output frame"
     frame_ms = float(hop_ms * acoustic.features_per_output)
     frames = f"{acoustic.subsampling}x subsampling ({frame_ms:g} ms an output frame)"
     if isinstance(acoustic, ConformerSettings):

@@ -4,13 +4,18 @@ from dataclasses import asdict
 from typing import Any
 
 from asr.acoustic.conformer import Conformer, ConformerSettings
+from asr.acoustic.huggingface_ctc import HuggingFaceCtc, HuggingFaceCtcSettings
 from asr.acoustic.residual_gru import ResidualGru, ResidualGruSettings
 
-AcousticSettings = ResidualGruSettings | ConformerSettings
-AcousticModel = ResidualGru | Conformer
+AcousticSettings = ResidualGruSettings | ConformerSettings | HuggingFaceCtcSettings
+AcousticModel = ResidualGru | Conformer | HuggingFaceCtc
 
 FIRST_KIND = "residual_gru"  # what an index or run without `kind` holds
-KINDS: dict[str, type[AcousticSettings]] = {FIRST_KIND: ResidualGruSettings, "conformer": ConformerSettings}
+KINDS: dict[str, type[AcousticSettings]] = {
+    FIRST_KIND: ResidualGruSettings,
+    "conformer": ConformerSettings,
+    "huggingface_ctc": HuggingFaceCtcSettings,  # made by `asr-train import-hf`, not trained here
+}
 
 # Settings that came later, with the value of the models made before: absent means this, and at this value
 # they are not written, so that an old bundle's index keeps its bytes and hash.
@@ -21,6 +26,8 @@ def build(settings: AcousticSettings) -> AcousticModel:
     """The model of these settings, with random weights."""
     if isinstance(settings, ConformerSettings):
         return Conformer(settings)
+    if isinstance(settings, HuggingFaceCtcSettings):
+        return HuggingFaceCtc(settings)
     return ResidualGru(settings)
 
 
