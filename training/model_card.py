@@ -102,7 +102,25 @@ def _results(evaluations: Sequence[Mapping[str, Any]]) -> str:
                     "" if factor is None else f"{factor:.3f}",
                 ]
                 lines.append("| " + " | ".join(map(str, cells)) + " |")
+        lines += _groups(report)
     return "\n".join(lines)
+
+
+def _groups(report: Mapping[str, Any]) -> list[str]:
+    """A table per kind of group that the manifest knew: WER by corpus, by accent, of children and adults."""
+    kinds = dict.fromkeys(kind for result in report["sets"].values() for kind in result.get("groups", {}))
+    lines: list[str] = []
+    for kind in kinds:
+        results = {n: r["groups"][kind] for n, r in report["sets"].items() if kind in r.get("groups", {})}
+        decoders = list(next(iter(next(iter(results.values())).values()))["wer"])
+        head = ["set", kind, "utterances", "speakers", "words", *(f"`{decoder}`" for decoder in decoders)]
+        lines += ["", f"WER by {kind}:", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        for name, groups in results.items():
+            for value, group in groups.items():
+                rates = [f"{_rate(group['wer'][d])[0]} ({interval(group['wer'][d])})" for d in decoders]
+                cells = [name, value, group["utterances"], group["speakers"], group["words"], *rates]
+                lines.append("| " + " | ".join(str(c).replace("|", "/") for c in cells) + " |")
+    return lines
 
 
 def _rate(rate: dict[str, Any]) -> tuple[str, str]:
