@@ -6,8 +6,6 @@ The checkpoints are tiny ones of the real classes, made on the spot and saved as
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +38,7 @@ from asr.decoding.options import DECODERS, DecodingOptions, DecodingSettings
 from asr.errors import MismatchError, TextError
 from asr.tokenizer import WORD_MARK, Tokenizer
 from asr.transcriber import Transcriber
+from service import cli
 from tests.conftest import SENTENCES, wav_bytes
 from training import import_hf
 from training.import_hf import Labels, character_model
@@ -178,27 +177,24 @@ def test_every_decoder_writes_words_with_times_and_parts(bundles: dict[str, Bund
         assert transcriber.transcribe(wav_bytes(silence), DecodingOptions("beam_lm")).text == ""
 
 
-def test_the_command_line_reads_the_bundle(bundles: dict[str, Bundle], tmp_path: Path) -> None:
+def test_the_command_line_reads_the_bundle(
+    bundles: dict[str, Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "a.wav").write_bytes(wav_bytes(_samples()))
-    bundle = bundles["wavlm"]
-    command = [
-        sys.executable,
-        "-m",
-        "service.cli",
+    bundle = str(bundles["wavlm"].path)
+    given = [
         "transcribe",
         str(tmp_path / "a.wav"),
         "--decoder",
         "greedy",
+        "--bundle",
+        bundle,
+        "--device",
+        "cpu",
     ]
-    result = subprocess.run(
-        [*command, "--bundle", str(bundle.path), "--device", "cpu"],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[1],
-    )
-    transcriber = Transcriber.load(bundle.path, "cpu")
-    assert result.stdout.strip() == transcriber.transcribe(tmp_path / "a.wav", DecodingOptions("greedy")).text
+    assert cli.main(given) == 0
+    expected = Transcriber.load(bundle, "cpu").transcribe(tmp_path / "a.wav", DecodingOptions("greedy")).text
+    assert capsys.readouterr().out.strip() == expected != ""
 
 
 def test_the_bundle_names_its_origin_and_no_machine(bundles: dict[str, Bundle]) -> None:

@@ -1,4 +1,4 @@
-"""Texts are streamed: with 8 MB of memory to spare, 14 MB of text become counts, lmplz's input and a store.
+"""Texts are streamed: with 6 MB of memory to spare, 8 MB of text become counts, lmplz's input and a store.
 
 Another process does it, so that the kernel can hold it to its bound (RLIMIT_DATA), and tries at the end what
 does not fit, to show that the bound is one.
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-BOUND_MB = 8
-LINES, TEXT_MB = 80_000, 14
+BOUND_MB = 6
+LINES, TEXT_MB = 42_000, 8
 LINE = (
     "the cat sat on the mat and we don't know the dog that ran to the old mill by the river number {}\n" * 2
 )

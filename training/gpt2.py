@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint-minutes", type=float, default=5.0, help="between checkpoints")
     parser.add_argument("--log-steps", type=int, default=50, help="between lines of progress")
     parser.add_argument("--threads", type=int, default=1, help="processor threads")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if any")
     for name, default in asdict(_defaults()).items():
         flag = f"--{name.replace('_', '-')}"
         if isinstance(default, bool):
@@ -75,6 +76,9 @@ def main(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer, end_id = _prepare_tokenizer(args, settings)
     model = _make_model(args.out / MODEL if args.resume else args.init, settings, tokenizer, end_id)
+    model.to(
+        "cuda" if args.device == "cuda" or (args.device == "auto" and torch.cuda.is_available()) else "cpu"
+    )
     if not args.resume:
         save_tokenizer(tokenizer, args.out / MODEL, model.config.n_positions, end_id)
     store = _prepare_store(args, settings, tokenizer)
@@ -118,7 +122,8 @@ def main(args: argparse.Namespace) -> None:
 
 def fit(model: GPT2LMHeadModel, tokenizer_folder: Path, sentences: Sequence[str]) -> TextFit:
     """How well the model expects sentences, each scored by itself as the rescoring decoder does it."""
-    scorer = Gpt2Scorer(model, AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True), "cpu")
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
+    scorer = Gpt2Scorer(model, tokenizer, model.device)
     logp = sum(scorer.score(sentences))
     model.train()
     return TextFit(sentences=len(sentences), words=sum(len(s.split()) for s in sentences), logp=logp)
@@ -207,7 +212,8 @@ def _train_step(
     """One update; the mean loss per token before it."""
     for group in optimiser.param_groups:
         group["lr"] = settings.learning_rate_at(done)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
+    ids_BT, targets_BT = ids_BT.to(model.device), targets_BT.to(model.device)
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
         logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
     loss = nn.functional.cross_entropy(
         logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORED

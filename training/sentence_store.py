@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 IGNORED = -100  # a target that the loss leaves out: padding
-_ENCODED_AT_ONCE = 250_000  # characters; bounds the memory, however long the lines are
+_ENCODED_AT_ONCE = 50_000  # characters; bounds the memory, however long the lines are
 
 
 @dataclass(frozen=True)
