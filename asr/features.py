@@ -12,6 +12,8 @@ import torch
 
 from asr.audio import SAMPLE_RATE, Samples
 
+_LEAST_DEVIATION = 0.5  # of log-mels, in nepers; speech has 2 to 4
+
 
 @dataclass(frozen=True)
 class FeatureSettings:
@@ -25,6 +27,7 @@ class FeatureSettings:
     high_hz: float = 7600.0
     floor: float = 1e-6  # mel power below this is raised to it before the logarithm
     scale: float = 4.0  # log-mels are divided by this after their mean is taken away
+    variance: bool = False  # divided by the recording's own standard deviation instead of by `scale`
 
     def __post_init__(self) -> None:
         if not 0 <= self.low_hz < self.high_hz <= SAMPLE_RATE / 2:
@@ -63,8 +66,15 @@ def log_mel(samples: Samples | torch.Tensor, settings: FeatureSettings) -> torch
 
 
 def normalised(log_mels_TF: torch.Tensor, settings: FeatureSettings) -> torch.Tensor:
-    """Raw log-mels without their mean spectrum (the recording's channel and loudness), scaled."""
-    return (log_mels_TF - log_mels_TF.mean(dim=0, keepdim=True)) / settings.scale
+    """Raw log-mels without their mean spectrum (the recording's channel and loudness), scaled.
+
+    With `settings.variance` one number scales a whole recording, its standard deviation over frames and bands
+    (its dynamic range, which noise and codecs flatten); near silence it is held at `_LEAST_DEVIATION`.
+    """
+    centred_TF = log_mels_TF - log_mels_TF.mean(dim=0, keepdim=True)
+    if not settings.variance:
+        return centred_TF / settings.scale
+    return centred_TF / centred_TF.std(correction=0).clamp_min(_LEAST_DEVIATION)
 
 
 def raw_log_mel(samples: Samples | torch.Tensor, settings: FeatureSettings) -> torch.Tensor:

@@ -37,6 +37,22 @@ def test_mean_is_taken_away() -> None:
     torch.testing.assert_close((raw_TF - raw_TF.mean(0)) / SETTINGS.scale, features_TF)
 
 
+def test_variance_makes_recordings_of_any_dynamic_range_alike() -> None:
+    varied = FeatureSettings(variance=True)
+    rng = np.random.default_rng(2)
+    loud_and_quiet = rng.normal(0, 0.1, 16000) * np.repeat([1.0, 0.01], 8000)
+    features_TF = log_mel(loud_and_quiet.astype(np.float32), varied)
+    assert float(features_TF.std(correction=0)) == pytest.approx(1.0, abs=1e-4)
+    torch.testing.assert_close(features_TF.mean(0), torch.zeros(80), atol=1e-5, rtol=0)
+    noisier_TF = log_mel((loud_and_quiet + rng.normal(0, 0.01, 16000)).astype(np.float32), varied)
+    assert float(noisier_TF.std(correction=0)) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_variance_does_not_blow_up_silence() -> None:
+    almost_silent = np.random.default_rng(3).normal(0, 1e-9, 8000).astype(np.float32)
+    assert float(log_mel(almost_silent, FeatureSettings(variance=True)).abs().max()) < 0.1
+
+
 def test_tone_falls_into_its_band() -> None:
     tone = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000).astype(np.float32)
     band = int(raw_log_mel(tone, SETTINGS)[50].argmax())
