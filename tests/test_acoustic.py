@@ -150,15 +150,16 @@ def test_conformer_hears_distance_not_place() -> None:
     assert (products_TT[0, 0] - products_TT[0, 17]).abs() > 1e-3
 
 
-@given(st.integers(1, 400), st.sampled_from([4, 8]), st.integers(1, 3))
-@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 90), st.sampled_from([4, 8]), st.integers(1, 3))
+@settings(max_examples=15, deadline=None)
 def test_output_frames_are_what_the_models_give(n_features: int, subsampling: int, upsampling: int) -> None:
     for shape in (GRU, CONFORMER):
         sized = replace(shape, subsampling=subsampling, upsampling=upsampling)
-        with torch.device("meta"):
-            model = build(sized).eval()
-            log_probs_BTV, _ = model(torch.empty(1, n_features, 80), torch.tensor([n_features]))
-        assert log_probs_BTV.shape[1] == sized.output_frames(n_features)
+        with torch.inference_mode():
+            log_probs_BTV, lengths_B = build(sized)(
+                torch.zeros(1, n_features, 80), torch.tensor([n_features])
+            )
+        assert log_probs_BTV.shape[1] == sized.output_frames(n_features) == int(lengths_B)
         assert sized.features_per_output == Fraction(subsampling, upsampling)
 
 

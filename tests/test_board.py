@@ -1,4 +1,4 @@
-"""What TensorBoard and Weights & Biases are given, read back from TensorBoard's files and a stand-in wandb."""
+"""What TensorBoard and Weights & Biases are given: read back from event files and a stand-in for wandb."""
 
 import importlib
 import json

@@ -33,7 +33,7 @@ TEXTS = ["a cat sat", "on the mat", "a bad dog", "the cat ran", "no", "go on and
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    """Two stages and every kind of state: dropout, augmentation, averages, accumulation; a checkpoint a step."""
+    """Two stages with every kind of state (dropout, augmentation, averages), a checkpoint at every step."""
     folder = tmp_path_factory.mktemp("resume")
     write_corpus(folder / "corpus", TEXTS)
     prepare(find_utterances(folder / "corpus"), folder / "data", FeatureSettings(), workers=1)
@@ -96,7 +96,7 @@ def processes() -> ForkServerContext:
 
 
 def _train_until_the_save(config: TrainConfig, out: Path, nth: int) -> None:
-    """Train, and die by SIGKILL in the middle of writing the nth checkpoint of this process."""
+    """Train, and die by SIGKILL in the middle of its nth writing of weights."""
     torch.set_num_threads(1)
     whole, left = whole_file.os.fsync, nth
 
@@ -132,7 +132,7 @@ def test_killed_at_any_moment_it_ends_with_the_weights_of_the_unbroken_run(
         if process.exitcode == 0:
             break
         killed += 1
-        killed_saving += (out / "checkpoint.tmp").exists()
+        killed_saving += any(out.glob("*.tmp"))
     assert killed >= 4
     assert killed_saving >= 2
     assert (out / "train.json").exists()

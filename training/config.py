@@ -257,16 +257,17 @@ def _check_loss(config: TrainConfig) -> None:
 
 
 def _assign(table: dict[str, Any], keys: list[str], value: str) -> None:
+    place: Any = table
     for key in keys[:-1]:
-        if isinstance(table, list):  # stages.0.optim.lr
-            if not (key.isdigit() and int(key) < len(table)):
-                raise ConfigError(f"--set {'.'.join(keys)}: there is no number {key}")
-            table = table[int(key)]
+        if isinstance(place, list) and key.isdigit() and int(key) < len(place):  # stages.0.optim.lr
+            place = place[int(key)]
+        elif isinstance(place, dict):
+            place = place.setdefault(key, {})
         else:
-            table = table.setdefault(key, {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"--set {'.'.join(keys)}: {keys[-2]} is no section")
+            raise ConfigError(f"--set {'.'.join(keys)}: there is no {key}")
+    if not isinstance(place, dict):
+        raise ConfigError(f"--set {'.'.join(keys)}: there is no {keys[-1]}")
     try:
-        table[keys[-1]] = tomllib.loads(f"value = {value}")["value"]
+        place[keys[-1]] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        table[keys[-1]] = value  # a bare string
+        place[keys[-1]] = value  # a bare string

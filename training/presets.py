@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "kind": "residual_gru", "subsampling": 4, "conv_channels": 32, "conv_blocks": 3,
         "width": 640, "gru_hidden": 512, "gru_blocks": 6,
     },
-    # for CPUs: half the frames, half the depth (3.8)
+    # for CPUs: half the frames, half the depth (4.0)
     "conformer-xs": {
         "kind": "conformer", "subsampling": 8, "conv_channels": 64,
         "width": 144, "heads": 4, "blocks": 8, "kernel": 15,
