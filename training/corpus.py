@@ -35,6 +35,7 @@ class Corpus:
             raise ValueError(
                 f"{folder}: {len(everything)} utterances, features of {len(self.store)}: prepare again"
             )
+        acoustic = config.model.settings(tokenizer.vocab_size, self.store.settings.n_mels)
         self._rows: list[int] = []
         self.targets: list[list[int]] = []
         self.utterances = []
@@ -45,7 +46,7 @@ class Corpus:
             except TextError:
                 reasons["not spellable"] += 1
                 continue
-            frames = -(-int(self.store.n_frames[row]) // config.model.subsampling)
+            frames = acoustic.output_frames(int(self.store.n_frames[row]))
             if utterance.duration_s > config.data.max_duration_s:
                 reasons["too long"] += 1
             elif frames < needed_frames(target):

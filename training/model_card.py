@@ -50,7 +50,8 @@ def _network(acoustic: AcousticSettings, hop_ms: float) -> str:
     frame_ms = float(hop_ms * acoustic.features_per_output)
     frames = f"{acoustic.subsampling}x subsampling ({frame_ms:g} ms an output frame)"
     if isinstance(acoustic, ConformerSettings):
-        return f"strided convolutions with {frames},\n  {acoustic.blocks} Conformer blocks of width {acoustic.width}"
+        blocks = f"{acoustic.blocks} Conformer blocks of width {acoustic.width}"
+        return f"strided convolutions with {frames},\n  {blocks}"
     return (
         f"residual 2-D convolutions with\n  {frames}, {acoustic.gru_blocks} residual bidirectional GRU blocks"
     )

@@ -1,9 +1,9 @@
 """Conformer-CTC: convolution and self-attention over log-mels (arXiv 2005.08100), in plain PyTorch.
 
 Positions are rotary (arXiv 2104.09864), which ASR finds as good as relative ones and cheaper (arXiv
-2501.06051). The front end is a strided convolution followed by depthwise-separable ones (Fast Conformer, arXiv
-2305.05084). LayerNorm stands where the paper has BatchNorm: every normalisation looks at one frame, attention and
-convolutions never see padding, so a batch gives what each utterance alone gives.
+2501.06051). The front end is a strided convolution followed by depthwise-separable ones (Fast Conformer,
+arXiv 2305.05084). LayerNorm stands where the paper has BatchNorm: every normalisation looks at one frame,
+attention and convolutions never see padding, so a batch gives what each utterance alone gives.
 
 Shapes: B utterances, T frames, F mel bands, C channels, D model width, H heads, K features a head, V outputs.
 """
@@ -106,7 +106,7 @@ class Conformer(nn.Module):
     def at_blocks(
         self, features_BTF: torch.Tensor, lengths_B: torch.Tensor, wanted: Collection[int] = ()
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """As `forward`, with the log-probabilities after each block in `wanted` (from 1) before the last's."""
+        """As `forward`, with the log-probabilities after the blocks `wanted` (from 1) before the last's."""
         x_BCTF = features_BTF[:, None]
         for stride in self.strides:
             x_BCTF = stride(zero_padding(x_BCTF, lengths_B)).contiguous(memory_format=torch.channels_last)
@@ -191,7 +191,8 @@ class _Attention(nn.Module):
 
     def forward(self, x_BTD: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
         n_frames = x_BTD.shape[1]
-        q_BTHK, k_BTHK, v_BTHK = self.query_key_value(self.norm(x_BTD)).unflatten(2, (3, self.heads, -1)).unbind(2)
+        all_BT3HK = self.query_key_value(self.norm(x_BTD)).unflatten(2, (3, self.heads, -1))
+        q_BTHK, k_BTHK, v_BTHK = all_BT3HK.unbind(2)
         q_BTHK, k_BTHK = _rotated(q_BTHK), _rotated(k_BTHK)
         mask_B11T = frame_mask(lengths_B, n_frames)[:, None, None, :]
         heard_BHTK = functional.scaled_dot_product_attention(

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from asr.acoustic.intermediate import through_blocks, upsampled_log_probs
-from asr.acoustic.masking import frame_mask, reversed_within_lengths, zero_padding
+from asr.acoustic.masking import reversed_within_lengths, zero_padding
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,7 @@ class ResidualGru(nn.Module):
     def at_blocks(
         self, features_BTF: torch.Tensor, lengths_B: torch.Tensor, wanted: Collection[int] = ()
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """As `forward`, with the log-probabilities after each GRU block in `wanted` (from 1) before the
-        last's."""
+        """As `forward`, with the log-probabilities after the blocks `wanted` (from 1) before the last's."""
         x_BCTF = features_BTF[:, None]
         for layer in self.convolutions:
             if isinstance(layer, _Stride):
