@@ -20,14 +20,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from asr.acoustic.residual_gru import ResidualGruSettings
-from asr.bundle_checks import check_files_fit, settings_from_dict
+from asr.acoustic.kinds import AcousticSettings, to_section
+from asr.bundle_checks import acoustic_from_dict, check_files_fit, settings_from_dict
 from asr.decoding.options import DecodingSettings
 from asr.errors import ChecksumError, MismatchError, MissingFileError
 from asr.features import FeatureSettings
 
 FORMAT_VERSION = 1
-ACOUSTIC_KIND = "residual_gru"
 INDEX = "bundle.json"
 ACOUSTIC = "acoustic.safetensors"
 TOKENIZER = "tokenizer.model"
@@ -55,7 +54,7 @@ class BundleSettings:
     created: str  # ISO 8601, UTC
     commit: str  # of the training code, `-dirty` where it was
     features: FeatureSettings
-    acoustic: ResidualGruSettings
+    acoustic: AcousticSettings
     decoding: DecodingSettings
     training: Mapping[str, Any] = field(default_factory=dict)  # free summary for people: config, data, steps
 
@@ -137,7 +136,7 @@ def _index_text(settings: BundleSettings, files: Mapping[str, BundleFile]) -> st
         "created": settings.created,
         "commit": settings.commit,
         "features": asdict(settings.features),
-        "acoustic": {"kind": ACOUSTIC_KIND} | asdict(settings.acoustic),
+        "acoustic": to_section(settings.acoustic),
         "decoding": asdict(settings.decoding),
         "training": dict(settings.training),
         "files": {name: asdict(file) for name, file in sorted(files.items())},
@@ -167,15 +166,12 @@ def _read_index(path: Path) -> tuple[BundleSettings, dict[str, BundleFile], str]
     for key, section in sections.items():
         if not isinstance(section, dict):
             raise MismatchError(f"{index_path}: {key} must be an object")
-    acoustic = dict(index["acoustic"])
-    if (kind := acoustic.pop("kind", None)) != ACOUSTIC_KIND:
-        raise MismatchError(f"{index_path}: acoustic.kind is {kind!r}, this program knows {ACOUSTIC_KIND!r}")
     settings = BundleSettings(
         name=str(index["name"]),
         created=str(index["created"]),
         commit=str(index["commit"]),
         features=settings_from_dict(FeatureSettings, index["features"], "features"),
-        acoustic=settings_from_dict(ResidualGruSettings, acoustic, "acoustic"),
+        acoustic=acoustic_from_dict(index["acoustic"], "acoustic"),
         decoding=settings_from_dict(DecodingSettings, index["decoding"], "decoding"),
         training=index["training"],
     )

@@ -10,7 +10,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import torch
 from safetensors import SafetensorError, safe_open
 
-from asr.acoustic.residual_gru import ResidualGru, ResidualGruSettings
+from asr.acoustic.huggingface_ctc import HuggingFaceCtcSettings
+from asr.acoustic.kinds import ADDED_LATER, FIRST_KIND, KINDS, AcousticSettings, build
 from asr.errors import MismatchError
 from asr.features import FeatureSettings
 from asr.tokenizer import WORD_MARK, Tokenizer
@@ -44,6 +45,21 @@ def settings_from_dict(cls: type[Settings], values: Any, where: str) -> Settings
         raise MismatchError(f"{where}: {error}") from error
 
 
+def acoustic_from_dict(values: Any, where: str) -> AcousticSettings:
+    """The acoustic section of bundle.json or train.json, strictly: `kind` and that model's settings.
+
+    Raises MismatchError naming the key.
+    """
+    if not isinstance(values, Mapping):
+        raise MismatchError(f"{where} must be an object")
+    kind = values.get("kind", FIRST_KIND)
+    if not isinstance(kind, str) or kind not in KINDS:
+        known = ", ".join(map(repr, KINDS))
+        raise MismatchError(f"{where}.kind is {kind!r}, this program knows {known}")
+    rest = {key: value for key, value in values.items() if key != "kind"}
+    return settings_from_dict(KINDS[kind], ADDED_LATER.get(kind, {}) | rest, where)
+
+
 def _is_of(value: Any, expected: Any) -> bool:
     if isinstance(expected, UnionType):
         return any(_is_of(value, choice) for choice in get_args(expected))
@@ -56,7 +72,7 @@ def _is_of(value: Any, expected: Any) -> bool:
 
 def check_files_fit(
     features: FeatureSettings,
-    acoustic: ResidualGruSettings,
+    acoustic: AcousticSettings,
     *,
     weights: Path,
     tokenizer: Path,
@@ -64,7 +80,7 @@ def check_files_fit(
     gpt2: Path,
 ) -> None:
     """Raises MismatchError naming two files, or a file and a setting, that do not fit each other."""
-    if features.n_mels != acoustic.n_mels:
+    if not isinstance(acoustic, HuggingFaceCtcSettings) and features.n_mels != acoustic.n_mels:
         raise MismatchError(
             f"features have {features.n_mels} mel bands, the acoustic model reads {acoustic.n_mels}"
         )
@@ -79,10 +95,10 @@ def check_files_fit(
     _check_gpt2(gpt2)
 
 
-def _check_weights(path: Path, settings: ResidualGruSettings) -> None:
+def _check_weights(path: Path, settings: AcousticSettings) -> None:
     """Tensor names and shapes against the model that the settings describe, without loading any."""
     with torch.device("meta"):
-        expected = {name: list(tensor.shape) for name, tensor in ResidualGru(settings).state_dict().items()}
+        expected = {name: list(tensor.shape) for name, tensor in build(settings).state_dict().items()}
     try:
         with safe_open(path, framework="pt") as file:
             found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

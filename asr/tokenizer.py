@@ -3,7 +3,8 @@
 The model file has no lone word mark and its `<unk>` slot, id 0, is the CTC blank: every SentencePiece id is
 the CTC id, and nothing that the acoustic model can emit is a bare word break or an unknown (pyctcdecode
 splits other beams' words where either is a mere rival; docs/decisions.md). `asr-train tokenizer` makes such
-files, and loading refuses others.
+files, and loading refuses others, with one exception: published character models (`asr-train import-hf`)
+have a separator between words. There the lone mark is that separator, and no other piece has a mark.
 """
 
 from collections.abc import Sequence
@@ -29,8 +30,12 @@ class Tokenizer:
         self.pieces: list[str] = [""] + [self._processor.id_to_piece(i) for i in range(1, self.vocab_size)]
         if self._processor.unk_id() != BLANK_ID:
             raise MismatchError(f"the tokenizer's unknown piece must be id {BLANK_ID}")
+        # Id of the label between words, None where pieces say themselves that they start one.
+        self.separator_id: int | None = None
         if WORD_MARK in self.pieces:
-            raise MismatchError("the tokenizer has a lone word mark among its pieces")
+            self.separator_id = self.pieces.index(WORD_MARK)
+            if sum(WORD_MARK in piece for piece in self.pieces) > 1:
+                raise MismatchError("the tokenizer has a lone word mark among its pieces")
         if any(
             self._processor.is_control(i) or self._processor.is_unknown(i) for i in range(1, self.vocab_size)
         ):
@@ -52,6 +57,8 @@ class Tokenizer:
         best: list[int] = self._processor.encode(word)
         if BLANK_ID not in best:
             return best
+        if self.separator_id is not None:
+            raise TextError(f"the vocabulary cannot spell {word!r}")
         letters = [self._processor.piece_to_id(p) for p in [WORD_MARK + word[0], *word[1:]]]
         if BLANK_ID in letters:
             raise TextError(f"the vocabulary cannot spell {word!r}")
@@ -60,4 +67,4 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a sequence of ids without blanks."""
-        return "".join(self.pieces[i] for i in ids).replace(WORD_MARK, " ").strip()
+        return " ".join("".join(self.pieces[i] for i in ids).replace(WORD_MARK, " ").split())

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from asr.acoustic.residual_gru import ResidualGru
+from asr.acoustic.huggingface_ctc import HuggingFaceCtcSettings, normalised_samples
+from asr.acoustic.kinds import AcousticModel, build
 from asr.audio import SAMPLE_RATE, read_audio
 from asr.bundle import ACOUSTIC, GPT2, NGRAM, TOKENIZER, UNIGRAMS, Bundle
 from asr.decoding.alignment import align_words
@@ -56,7 +57,7 @@ class Transcriber:
         self,
         bundle: Bundle,
         tokenizer: Tokenizer,
-        acoustic: ResidualGru,
+        acoustic: AcousticModel,
         lm: NgramLM,
         gpt2: Gpt2Scorer,
         device: torch.device,
@@ -82,7 +83,7 @@ class Transcriber:
         bundle = Bundle.load(bundle_dir)
         place = _place(device)
         try:
-            acoustic = ResidualGru(bundle.settings.acoustic)
+            acoustic = build(bundle.settings.acoustic)
             acoustic.load_state_dict(load_file(bundle.path / ACOUSTIC), strict=True)
             return cls(
                 bundle,
@@ -102,7 +103,8 @@ class Transcriber:
     @property
     def frame_s(self) -> float:
         """Seconds between two output frames."""
-        return self.bundle.settings.features.hop_ms * self.bundle.settings.acoustic.subsampling / 1000
+        settings = self.bundle.settings
+        return float(settings.features.hop_ms * settings.acoustic.features_per_output / 1000)
 
     def transcribe(
         self,
@@ -185,10 +187,14 @@ class Transcriber:
                 raise BundleError(f"self-test: decoder {decoder} gives scores that are not finite")
 
     def _features(self, samples: NDArray[np.float32]) -> torch.Tensor:
-        """Log-mel (T, F); no frames where there is nothing to hear."""
-        settings = self.bundle.settings.features
-        one_frame = settings.hop_length * self.bundle.settings.acoustic.subsampling
-        if len(samples) < one_frame or np.abs(samples).max() < SILENCE_PEAK:
+        """Log-mel (T, F), or samples (T, 1) for a model that reads those; none where nothing can be heard."""
+        settings, acoustic = self.bundle.settings.features, self.bundle.settings.acoustic
+        silent = not len(samples) or np.abs(samples).max() < SILENCE_PEAK
+        if isinstance(acoustic, HuggingFaceCtcSettings):
+            if silent or len(samples) < acoustic.fewest_samples:
+                return torch.empty(0, 1)
+            return normalised_samples(torch.from_numpy(samples).to(self.device), acoustic)
+        if silent or len(samples) < settings.hop_length * acoustic.features_per_output:
             return torch.empty(0, settings.n_mels)
         return log_mel(torch.from_numpy(samples).to(self.device), settings)
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from asr.acoustic.residual_gru import ResidualGru
+from asr.acoustic.kinds import build
 from asr.features import FeatureSettings
 from asr.tokenizer import Tokenizer
 from training.augment_config import AugmentConfig
@@ -136,8 +136,8 @@ def lines(report: dict[str, Any]) -> list[str]:
 def _stepper(config: TrainConfig, corpus: Corpus, device: torch.device) -> Callable[[Batch], None]:
     """The model's own work on a batch."""
     torch.manual_seed(config.seed)
-    settings = config.model.settings(corpus.tokenizer.vocab_size, corpus.store.settings.n_mels)
-    model = ResidualGru(settings).to(device)
+    settings = config.model.settings(corpus.tokenizer.vocab_size, corpus.features.n_mels)
+    model = build(settings).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step(batch: Batch) -> None:

@@ -10,13 +10,22 @@ import time
 import torch
 from torch.nn import functional
 
-from asr.acoustic.residual_gru import ResidualGru, ResidualGruSettings
+from asr.acoustic.conformer import ConformerSettings
+from asr.acoustic.kinds import AcousticModel, AcousticSettings, build
+from asr.acoustic.residual_gru import ResidualGruSettings
 
-SHAPES = {
-    "8x, 2 conv blocks, 4 BiGRU-256 (default)": ResidualGruSettings(vocab_size=256, gru_blocks=4),
+SHAPES: dict[str, AcousticSettings] = {
+    "8x, 2 conv blocks, 4 BiGRU-256 (gru-s, default)": ResidualGruSettings(vocab_size=256, gru_blocks=4),
     "8x, no conv block": ResidualGruSettings(vocab_size=256, gru_blocks=4, conv_blocks=0),
     "8x, 3 BiGRU-384": ResidualGruSettings(vocab_size=256, gru_blocks=3, gru_hidden=384),
     "4x, 2 conv blocks, 4 BiGRU-256": ResidualGruSettings(vocab_size=256, gru_blocks=4, subsampling=4),
+    "Conformer 8x, 8 x 144 (conformer-xs)": ConformerSettings(
+        vocab_size=256, subsampling=8, blocks=8, kernel=15
+    ),
+    "Conformer 8x, 12 x 256": ConformerSettings(
+        vocab_size=256, subsampling=8, blocks=12, kernel=15, width=256
+    ),
+    "Conformer 4x, 16 x 144": ConformerSettings(vocab_size=256),
 }
 
 
@@ -29,18 +38,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{'shape':<44}{'M parameters':>14}{'fp32':>8}{'bf16':>8}")
+    print(f"{'shape':<50}{'M parameters':>14}{'fp32':>8}{'bf16':>8}")
     for name, settings in SHAPES.items():
         torch.manual_seed(0)
-        model = ResidualGru(settings)
+        model = build(settings)
         speeds = [
             audio_per_cpu_s(model, bf16, args.batch, args.seconds, args.steps) for bf16 in (False, True)
         ]
         size = sum(p.numel() for p in model.parameters()) / 1e6
-        print(f"{name:<44}{size:>14.2f}{speeds[0]:>8.1f}{speeds[1]:>8.1f}", flush=True)
+        print(f"{name:<50}{size:>14.2f}{speeds[0]:>8.1f}{speeds[1]:>8.1f}", flush=True)
 
 
-def audio_per_cpu_s(model: ResidualGru, bf16: bool, batch: int, seconds: float, steps: int) -> float:
+def audio_per_cpu_s(model: AcousticModel, bf16: bool, batch: int, seconds: float, steps: int) -> float:
     n_frames = int(seconds * 100)
     features_BTF = torch.randn(batch, n_frames, model.settings.n_mels)
     lengths_B = torch.full((batch,), n_frames)

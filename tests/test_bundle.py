@@ -104,7 +104,10 @@ def test_paths_stay_inside_the_bundle(copy: Path, path: str) -> None:
         (lambda i: i["features"].pop("hop_ms"), "features lacks hop_ms"),
         (lambda i: i["decoding"].update(alpha="high"), "decoding.alpha is 'high'"),
         (lambda i: i["decoding"].update(beam_width=0), "beam_width"),
-        (lambda i: i["acoustic"].update(kind="conformer"), "acoustic.kind is 'conformer'"),
+        (lambda i: i["acoustic"].update(kind="transducer"), "acoustic.kind is 'transducer'"),
+        (lambda i: i["acoustic"].update(kind="conformer"), "acoustic has unknown keys: conv_blocks"),
+        (lambda i: i["acoustic"].update(upsampling=2), r"output.bias has shape \[55\].*\[110\]"),
+        (lambda i: i["acoustic"].update(upsampling=0), "sizes must be at least 1"),
         (lambda i: i["acoustic"].update(gru_blocks=True), "acoustic.gru_blocks is True"),
         (lambda i: i["files"].update(x={"sha256": "0"}), "files.x lacks size"),
         (

@@ -34,6 +34,10 @@ def manifest(tmp_path: Path) -> Path:
             offset=int(offsets[i]),
             size=len(recordings[i]),
             name=f"u{i}",
+            speaker=f"s{i}",
+            corpus="noises",
+            accent=("scottish", "", "indian", "indian")[i],
+            age=("9", "31", "twenties", "")[i],
         )
         for i in range(4)
     ]
@@ -55,9 +59,17 @@ def test_every_text_and_rate_is_the_transcribers(tiny_bundle: Path, manifest: Pa
     utterances = read_manifest(manifest)
     assert [row["name"] for row in report["utterances"]] == [u.name for u in utterances]
     for row, utterance in zip(report["utterances"], utterances, strict=True):
+        assert (row["speaker"], row["corpus"]) == (utterance.speaker, "noises")
+        assert (row["accent"], row["age"]) == (utterance.accent, utterance.age)
+        place = row["audio"]
+        assert (place["path"], place["offset"]) == (str(utterance.audio), utterance.offset)
+        assert row["errors"] == {d: word_errors(row["reference"], t) for d, t in row["texts"].items()}
         for decoder in DECODERS:
-            answer = transcriber.transcribe(read_bytes(utterance), DecodingOptions(decoder))
+            answer = transcriber.transcribe(read_bytes(utterance), DecodingOptions(decoder, nbest=1))
             assert row["texts"][decoder] == answer.text
+            parts = dict(row["parts"][decoder])
+            assert parts.pop("total") == pytest.approx(answer.hypotheses[0].scores.total, abs=1e-4)
+            assert sum(parts.values()) == pytest.approx(answer.hypotheses[0].scores.total, abs=1e-3)
             assert row["duration_s"] == answer.duration_s
     assert list(report["sets"]) == ["cv", "libri"]
     for name, result in report["sets"].items():
@@ -70,6 +82,32 @@ def test_every_text_and_rate_is_the_transcribers(tiny_bundle: Path, manifest: Pa
             assert wer["interval"] == pytest.approx([expected.low, expected.high], abs=1e-5)
             if decoder != evaluate.ORACLE:
                 assert result["decoders"][decoder]["real_time_factor"] > 0
+
+
+def test_groups_that_the_manifest_knows_are_measured_apart(
+    tiny_bundle: Path, manifest: Path, tmp_path: Path
+) -> None:
+    _evaluate(tiny_bundle, "--manifest", manifest, "--out", tmp_path / "results.json")
+    report = json.loads((tmp_path / "results.json").read_text())
+    cv, libri = report["sets"]["cv"]["groups"], report["sets"]["libri"]["groups"]
+    assert set(cv) == {"accent", "age"}  # the corpus is the same everywhere
+    assert set(cv["accent"]) == {"scottish", "not known"}
+    assert set(cv["age"]) == {"child", "adult"}
+    assert set(libri) == {"age"}
+    assert set(libri["age"]) == {"twenties", "not known"}
+    for groups in (cv["accent"], cv["age"], libri["age"]):
+        for key in ("utterances", "speakers", "words"):
+            assert sum(group[key] for group in groups.values()) == {"words": 6}.get(key, 2)
+    rows = {row["accent"]: row for row in report["utterances"]}
+    own = word_error_rate(["the cat sat"], [rows["scottish"]["texts"]["beam_lm"]]).rate
+    assert cv["accent"]["scottish"]["wer"]["beam_lm"]["rate"] == pytest.approx(own, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("age", "group"), [("", ""), ("15", "child"), ("16", "adult"), (" 40 ", "adult"), ("teens", "teens")]
+)
+def test_ages_in_years_become_child_or_adult(age: str, group: str) -> None:
+    assert evaluate.age_group(age) == group
 
 
 def test_the_oracle_is_the_best_text_of_the_list_that_gpt2_ranks(

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from asr.bundle import ACOUSTIC, EVALUATION, MODEL_CARD, NGRAM, TOKENIZER, UNIGRAMS, Bundle
-from asr.decoding.options import DecodingOptions, DecodingSettings
+from asr.decoding.options import DECODERS, DecodingOptions, DecodingSettings
 from asr.transcriber import Transcriber
 from tests.conftest import wav_bytes
 from training import evaluate, export
@@ -125,7 +125,19 @@ def test_an_evaluation_is_added_and_refreshed(run: Run, runs: Path) -> None:
     wer = report["sets"]["noise"]["decoders"]["greedy"]["wer"]["rate"]
     assert f"| noise | 1 | 2 | `greedy` | {100 * wer:.1f} |" in card
     assert "Noise, CC0." in card
+    assert "WER by" not in card  # the manifest knew no groups
+    groups = {"utterances": 1, "speakers": 1, "words": 2}
+    groups["wer"] = {d: report["sets"]["noise"]["decoders"][d]["wer"] for d in (*DECODERS, "oracle")}
+    report["sets"]["noise"]["groups"] = {"accent": {"scottish": groups, "a|b": groups}}
+    results.write_text(json.dumps(report))
     run("--evaluation", "results.json")  # the bundle that was measured is still the same
+    card = (after.path / MODEL_CARD).read_text()
+    assert "WER by accent" in card
+    assert f"| noise | scottish | 1 | 1 | 2 | {100 * wer:.1f} (" in card
+    assert "| noise | a/b |" in card
+    report["sets"]["noise"].pop("groups")
+    results.write_text(json.dumps(report))
+    run("--evaluation", "results.json")
     assert Bundle.load(before.path) == after
 
 

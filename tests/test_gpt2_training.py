@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import shutil
 import signal
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, GPT2LMHeadModel
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from asr.decoding.rescoring import Gpt2Scorer
 from training import gpt2, ngram
@@ -89,7 +91,7 @@ def test_a_store_without_sentences_or_of_two_runs_is_refused(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="no sentence"):
         SentenceStore.write(tmp_path / "empty", [], TOKENIZER)
     SentenceStore.write(tmp_path / "mixed", SENTENCES, TOKENIZER)
-    (tmp_path / "mixed/tokens.bin").write_bytes(b"\0\0")
+    (tmp_path / "mixed/tokens.bin").write_bytes(b"\0\0\0")
     with pytest.raises(ValueError, match="do not belong together"):
         SentenceStore(tmp_path / "mixed")
 
@@ -249,3 +251,71 @@ def test_init_goes_on_from_an_earlier_models_weights_and_vocabulary(tmp_path: Pa
     assert Gpt2Scorer.load(second).score(SENTENCES) == pytest.approx(
         Gpt2Scorer.load(first).score(SENTENCES), abs=1e-3
     )
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level, cased GPT-2 as published: vocab.json and merges.txt, an end token of its own."""
+    folder = tmp_path_factory.mktemp("hub") / "gpt2-tiny"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=["</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator([s.capitalize() + "." for s in SENTENCES], trainer)
+    folder.mkdir()
+    tokenizer.model.save(str(folder))
+    ends = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"} | ends))
+    config = GPT2Config(vocab_size=320, n_positions=48, n_embd=32, n_layer=1, n_head=2)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_published_gpt2_is_fine_tuned_on_lower_case_text(tmp_path: Path, published: Path) -> None:
+    dev = tmp_path / "dev.jsonl"
+    row = {"audio": "a.wav", "text": SENTENCES[0], "duration": 1.0, "set": "cv"}
+    dev.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    before = Gpt2Scorer.load(published).score([SENTENCES[0]])[0]
+    options = ["--init", str(published), "--dev", str(dev), "--max-steps", "40", "--learning-rate", "0.01"]
+    gpt2.main(_arguments(tmp_path / "run", *options))
+    tuned = Gpt2Scorer.load(tmp_path / "run/model")
+    after = tuned.score([SENTENCES[0]])[0]
+    assert after > before + 10
+    perplexity = json.loads((tmp_path / "run/gpt2.json").read_text())["fit"]["cv"]["perplexity"]
+    assert perplexity == pytest.approx(math.exp(-after / 7), abs=0.01)
+    store = SentenceStore(tmp_path / "run/data")
+    for i, sentence in enumerate(SENTENCES):
+        assert list(store[i]) == tuned._encode(sentence)  # trained on what is scored
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "run/model", local_files_only=True)
+    assert loaded.eos_token == loaded.bos_token == "</s>"
+    assert loaded.decode(list(store[0])) == SENTENCES[0]
+
+
+def test_what_is_no_gpt2_is_named(tmp_path: Path, published: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer.json and no vocab.json"):
+        gpt2.main(_arguments(tmp_path / "run", "--max-steps", "1", "--init", str(tmp_path)))
+    other = Path(shutil.copytree(published, tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"model_type": "opt"}))
+    with pytest.raises(ValueError, match="type 'opt', not 'gpt2'"):
+        gpt2.main(_arguments(tmp_path / "run", "--max-steps", "1", "--init", str(other)))
+
+
+def test_a_large_vocabulary_gets_wider_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = SentenceStore.write(tmp_path / "small", SENTENCES, TOKENIZER)
+
+    class Large:
+        """More ids than 16 bits hold, the same encoding otherwise."""
+
+        encode_batch_fast = TOKENIZER.encode_batch_fast
+
+        def get_vocab_size(self) -> int:
+            return 70_000
+
+    large = SentenceStore.write(tmp_path / "large", SENTENCES, Large())  # type: ignore[arg-type]
+    assert large[0].dtype == np.uint32
+    assert [list(large[i]) for i in range(6)] == [list(small[i]) for i in range(6)]
+    assert len(SentenceStore(tmp_path / "large")) == 6

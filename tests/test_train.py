@@ -21,11 +21,12 @@ from tests.speech_of_tones import write_corpus
 from training.cli import main
 from training.config import TrainConfig, load_config
 from training.corpus import Corpus
+from training.dev_scores import score_dev
 from training.features_store import FeatureStore
 from training.manifest import read_bytes
 from training.prepare import find_utterances, prepare
 from training.tokenizer import train_tokenizer
-from training.train import evaluate_greedy, train
+from training.train import train
 
 EIGHT = [
     "a cat sat",
@@ -87,10 +88,9 @@ def test_eight_utterances_are_overfitted_to_zero_errors(workplace: Path, tmp_pat
     # the weights that were kept are the ones that were scored
     weights = load_file(tmp_path / "run" / "model.safetensors")
     settings = config.model.settings(55, 80)
-    assert (
-        evaluate_greedy(settings, weights, _corpus(config), config, torch.device("cpu"))["corpus"]["wer"]
-        == 0.0
-    )
+    scores = score_dev(settings, weights, _corpus(config), config.log, torch.device("cpu"))
+    assert scores.sets == summary["dev_greedy"]
+    assert [p.errors for p in scores.worst] == [0] * config.log.examples
 
 
 def test_resumed_run_equals_the_unbroken_one_bit_for_bit(workplace: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from asr.transcriber import Transcriber
 from tests.conftest import SENTENCES, wav_bytes
 from training import tune
 from training.manifest import Utterance, read_bytes, read_manifest, write_manifest
-from training.tuning import Candidate, Range, Weights, make_lists, merge, search
+from training.svg_charts import surface_chart
+from training.tuning import Candidate, Lists, Range, Weights, make_lists, merge, search, surface
+from training.tuning_cache import TuningCache
 
 EVERYWHERE = Range(Weights(0.0, -4.0, -20.0, 0.0), Weights(2.5, 5.0, 0.0, 1.5))
 
@@ -31,22 +34,94 @@ def test_search_finds_the_weight_that_tells_right_from_wrong() -> None:
     start = Weights(0.0, 0.0, 0.0)
     assert lists.objective(start) == 1.0
     found = search(lists, start, EVERYWHERE, seed=1)
-    assert lists.objective(found) == 0.0
-    assert found.alpha > 0.75
-    assert search(lists, start, EVERYWHERE, seed=1) == found
+    assert lists.objective(found.weights) == found.objective == 0.0
+    assert found.start_objective == 1.0
+    assert found.weights.alpha > 0.75
+    assert search(lists, start, EVERYWHERE, seed=1).weights == found.weights
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_search_is_never_worse_than_its_start(seed: int) -> None:
+def _random_lists(seed: int, n_utterances: int = 20, n_hypotheses: int = 6) -> Lists:
     rng = np.random.default_rng(seed)
     candidates, errors = [], []
-    for _ in range(20):
-        rows = rng.normal(-20, 5, (6, 3))
-        candidates.append([Candidate(f"t{i}", a, n, 0, 5, g) for i, (a, n, g) in enumerate(rows)])
-        errors.append(rng.integers(0, 5, 6).tolist())
-    lists = make_lists(candidates, errors, [5] * 20, ["a", "b"] * 10, {"a": 2.0})
+    for _ in range(n_utterances):
+        rows = rng.normal(-20, 5, (int(rng.integers(1, n_hypotheses + 1)), 3))
+        unknown = rng.integers(0, 2, len(rows)).tolist()
+        words = rng.integers(3, 8, len(rows)).tolist()
+        texts = [f"t{i}" for i in range(len(rows))]
+        candidates.append(
+            [Candidate(*c) for c in zip(texts, *rows.T[:2], unknown, words, rows.T[2], strict=True)]
+        )
+        errors.append(rng.integers(0, 5, len(rows)).tolist())
+    sets = [("a", "b")[i % 2] for i in range(n_utterances)]
+    return make_lists(candidates, errors, [5] * n_utterances, sets, {"a": 2.0})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_search_is_never_worse_than_its_start_and_counts_thousands_of_settings(seed: int) -> None:
+    lists = _random_lists(seed)
     start = Weights(0.5, 0.5, -8.0, 0.0)
-    assert lists.objective(search(lists, start, EVERYWHERE, seed)) <= lists.objective(start)
+    found = search(lists, start, EVERYWHERE, seed)
+    assert (
+        found.objective == lists.objective(found.weights) <= lists.objective(start) == found.start_objective
+    )
+    assert found.settings_scored > 5000
+    for name in ("alpha", "beta", "unknown", "gamma"):
+        ends = (getattr(EVERYWHERE.low, name), getattr(EVERYWHERE.high, name))
+        assert ends[0] <= getattr(found.weights, name) <= ends[1]
+
+
+def test_a_start_that_nothing_beats_is_kept_to_the_last_digit() -> None:
+    lists = make_lists([[Candidate("only", -1.0, -1.0, 0, 1)]], [[1]], [2], ["a"], {})
+    start = Weights(0.123456, 0.5, -8.0, 0.0)
+    here = Range(start, start)
+    found = search(lists, start, here, seed=0)
+    assert (found.objective, found.weights.beta) == (0.5, 0.5)
+
+
+def test_the_search_finds_what_only_all_weights_together_reach() -> None:
+    """alpha and gamma are right only as a pair: every search along one axis from the start sees no gain."""
+    candidates = [
+        [Candidate("wrong", -10.0, -10.0, 0, 1, -10.0), Candidate("right", -11.0, -9.0 - d, 0, 1, -9.3 + d)]
+        for d in np.linspace(-3, 3, 13)
+    ]
+    lists = make_lists(candidates, [[1, 0]] * 13, [1] * 13, ["a"] * 13, {})
+    start = Weights(0.0, 0.0, 0.0, 0.0)
+    both = lists.objective(Weights(0.9, 0.0, 0.0, 0.9))
+    assert both == 0.0
+    for alone in (Weights(0.9, 0.0, 0.0, 0.0), Weights(0.0, 0.0, 0.0, 0.9)):
+        assert lists.objective(alone) > 0.3
+    assert search(lists, start, EVERYWHERE, seed=3).objective == 0.0
+
+
+def test_many_settings_at_once_give_what_each_gives_alone() -> None:
+    lists = _random_lists(7, n_utterances=31, n_hypotheses=9)
+    points = np.random.default_rng(1).uniform(-2, 2, (500, 4))
+    together = lists.objectives(points)
+    for point, objective in zip(points, together, strict=True):
+        total = [
+            lists.acoustic
+            + point[0] * lists.ngram
+            + point[1] * lists.words
+            + point[2] * lists.unknown
+            + point[3] * lists.gpt2
+        ][0]
+        errors = lists.errors[np.arange(31), total.argmax(axis=1)]
+        expected = lists.set_weights @ (lists.in_set @ errors / lists.reference_words)
+        assert objective == pytest.approx(expected, abs=1e-12)
+        assert lists.objective(Weights(*point.tolist())) == pytest.approx(objective, abs=1e-12)
+
+
+def test_a_surface_is_the_objective_over_two_weights() -> None:
+    lists = _random_lists(2)
+    at = Weights(0.7, 1.0, -5.0, 0.4)
+    found = surface(lists, at, "beta", "gamma", EVERYWHERE)
+    assert (found["x"], found["y"], found["at"]) == ("beta", "gamma", [1.0, 0.4])
+    for i, gamma in list(enumerate(found["y_values"]))[::13]:
+        for j, beta in list(enumerate(found["x_values"]))[::13]:
+            expected = lists.objective(replace(at, beta=beta, gamma=gamma))
+            assert found["objective"][i][j] == pytest.approx(expected, abs=0.02)
+    picture = surface_chart(found)
+    assert picture.count("<rect") == len(found["x_values"]) * len(found["y_values"])
 
 
 def test_sets_are_weighed_not_pooled() -> None:
@@ -104,6 +179,8 @@ def test_the_bundle_decodes_as_the_report_says(tiny_bundle: Path, tmp_path: Path
     tune.main(arguments)
     report = json.loads((tmp_path / "work" / "tuning.json").read_text())
     assert report["beam_lm_rescore"]["objective"] <= report["beam_lm"]["objective"]
+    assert report["beam_lm_rescore"]["objective"] <= report["beam_lm_rescore"]["before"]
+    assert ElementTree.parse(tmp_path / "work" / "surface.svg").getroot().tag.endswith("svg")
     assert report["beam_lm"]["objective"] <= report["trials"][0]["objective"] + tune.WIDTH_TOLERANCE
 
     tuned = Transcriber.load(folder)
@@ -117,23 +194,42 @@ def test_the_bundle_decodes_as_the_report_says(tiny_bundle: Path, tmp_path: Path
             assert word_error_rate([u.text for u in chosen], texts, resamples=0).rate == pytest.approx(wer)
 
 
-def test_log_probs_are_heard_once_and_again_for_another_model(
+def test_log_probs_are_heard_once_and_again_for_other_recordings(
+    tiny_bundle: Path, tmp_path: Path, dev: Path
+) -> None:
+    bundle = Bundle.load(tiny_bundle)
+    heard: list[int] = []
+    utterances = read_manifest(dev)
+
+    def listen(count: int) -> list[np.ndarray]:
+        heard.append(count)
+        return [np.full((i + 1, 3), i, np.float32) for i in range(count)]
+
+    first, second = (
+        TuningCache(tmp_path, bundle, utterances).log_probs(lambda: listen(len(utterances))) for _ in range(2)
+    )
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+    TuningCache(tmp_path, bundle, utterances[:2]).log_probs(lambda: listen(2))
+    assert heard == [len(utterances), 2]
+
+
+def test_a_second_run_starts_from_the_cached_components(
     tiny_bundle: Path, tmp_path: Path, dev: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
-    work = tmp_path / "work"
-    heard: list[str] = []
-    listen = tune._listen
-    monkeypatch.setattr(tune, "_listen", lambda t, u: heard.append(u.name) or listen(t, u))
-    utterances = read_manifest(dev)
-    with tune.workers(folder, 1, "cpu") as pool:
-        first = tune._cached_log_probs(pool, utterances, work)
-        second = tune._cached_log_probs(pool, utterances, work)
-        assert len(heard) == len(utterances)
-        for a, b in zip(first, second, strict=True):
-            np.testing.assert_array_equal(a, b)
-        tune._cached_log_probs(pool, utterances[:2], work)
-    assert len(heard) == len(utterances) + 2
+    """The same bundle again: neither listening, nor beam search, nor GPT-2, and the same weights."""
+    reports = []
+    for _ in range(2):
+        folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle", dirs_exist_ok=True))
+        options = ["--manifest", str(dev), "--work", str(tmp_path / "work"), "--rounds", "1"]
+        tune.main(_arguments(str(folder), *options))
+        reports.append(json.loads((tmp_path / "work" / "tuning.json").read_text()))
+        shutil.rmtree(folder)
+        for name in ("_listen", "_candidates", "_score_gpt2"):
+            monkeypatch.setattr(tune, name, lambda *_: pytest.fail("was cached"))
+    for key in ("decoding", "beam_lm"):
+        assert reports[0][key] == reports[1][key]
+    assert reports[0]["beam_lm_rescore"]["surfaces"] == reports[1]["beam_lm_rescore"]["surfaces"]
 
 
 @pytest.mark.slow

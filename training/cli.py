@@ -15,8 +15,10 @@ STAGES = {
     "ngram": "build the KenLM n-gram language model",
     "gpt2": "train a small GPT-2 language model",
     "export": "put a run, its vocabulary and language models into a bundle",
+    "import-hf": "make a bundle of a published wav2vec 2.0, HuBERT or WavLM model",
     "tune": "search the decoding weights on dev",
     "evaluate": "WER and CER per set and decoder",
+    "report": "one HTML page about a run: curves, error rates, confused words, worst utterances",
 }
 
 
@@ -27,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("stage", choices=list(STAGES), help="; ".join(f"{k}: {v}" for k, v in STAGES.items()))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the stage: asr-train STAGE --help")
     chosen = parser.parse_args(argv)
-    module = importlib.import_module(f"training.{chosen.stage}")
+    module = importlib.import_module(f"training.{chosen.stage.replace('-', '_')}")
     stage = argparse.ArgumentParser(
         prog=f"asr-train {chosen.stage}",
         description=module.__doc__,

@@ -1,20 +1,16 @@
 """A training run as one TOML file: frozen dataclasses, unknown keys refused, `--set optim.lr=3e-4` on top."""
 
 import tomllib
-import types
-import typing
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
+from asr.acoustic.conformer import ConformerSettings
+from asr.acoustic.kinds import AcousticSettings
 from asr.acoustic.residual_gru import ResidualGruSettings
 from training.augment_config import AugmentConfig
-
-T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """The TOML file or a `--set` says something that we do not understand."""
+from training.config_tables import ConfigError, from_table
+from training.presets import PRESETS
 
 
 @dataclass(frozen=True)
@@ -24,6 +20,7 @@ class DataConfig:
     tokenizer: str  # tokenizer.model
     repeat: dict[str, int] = field(default_factory=dict)  # corpus name prefix -> passes over it per epoch
     max_duration_s: float = 20.0  # longer utterances are left out
+    variance: bool = False  # features scaled by each recording's own standard deviation (asr/features.py)
     source: Literal["features", "audio"] = (
         "features"  # prepared log-mels, or recordings read as they are needed
     )
@@ -36,45 +33,175 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ResidualGruConfig:
     """`ResidualGruSettings` but for what the data decides (vocabulary size, mel bands)."""
 
+    kind: Literal["residual_gru"] = "residual_gru"
     subsampling: int = 8
+    upsampling: int = 1
     conv_channels: int = 32
     conv_blocks: int = 2
     width: int = 384
     gru_hidden: int = 256
     gru_blocks: int = 4
     dropout: float = 0.1
+    self_condition_every: int = 0
 
     def settings(self, vocab_size: int, n_mels: int) -> ResidualGruSettings:
-        return ResidualGruSettings(vocab_size=vocab_size, n_mels=n_mels, **vars(self))
+        return ResidualGruSettings(vocab_size=vocab_size, n_mels=n_mels, **_without_kind(self))
+
+
+@dataclass(frozen=True)
+class ConformerConfig:
+    """`ConformerSettings` but for what the data decides (vocabulary size, mel bands)."""
+
+    kind: Literal["conformer"] = "conformer"
+    subsampling: int = 4
+    upsampling: int = 1
+    conv_channels: int = 64
+    width: int = 144
+    heads: int = 4
+    blocks: int = 16
+    expansion: int = 4
+    kernel: int = 31
+    dropout: float = 0.1
+    self_condition_every: int = 0
+
+    def settings(self, vocab_size: int, n_mels: int) -> ConformerSettings:
+        return ConformerSettings(vocab_size=vocab_size, n_mels=n_mels, **_without_kind(self))
+
+
+# Told apart by `kind`; `preset` names one of training/presets.py.
+ModelConfig = ResidualGruConfig | ConformerConfig
+
+
+def _without_kind(config: ModelConfig) -> dict[str, Any]:
+    return {key: value for key, value in vars(config).items() if key != "kind"}
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """CTC, and what is added to it (training/losses.py)."""
+
+    inter_ctc: float = 0.0  # share of the loss that intermediate outputs get; InterCTC's authors take 0.3
+    inter_ctc_every: int = (
+        0  # blocks between those outputs; 0: where self-conditioning is, else the middle block
+    )
+    cr_ctc: float = (
+        0.0  # weight of the agreement of two masked views, 0.2 in the paper; doubles a step's cost
+    )
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.inter_ctc < 1.0 or self.cr_ctc < 0.0 or self.inter_ctc_every < 0:
+            raise ValueError("inter_ctc must be in 0..1, cr_ctc and inter_ctc_every at least 0")
+
+    def blocks(self, model: AcousticSettings) -> tuple[int, ...]:
+        """Numbers, from 1, of the model's blocks that get a loss of their own beside the last."""
+        if not self.inter_ctc:
+            return ()
+        if every := self.inter_ctc_every or model.self_condition_every:
+            return tuple(range(every, model.n_blocks, every))
+        return (model.n_blocks // 2,) if model.n_blocks > 1 else ()
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     epochs: int = 30
     lr: float = 1.5e-3  # peak
-    schedule: Literal["cosine", "onecycle"] = "cosine"
+    schedule: Literal["cosine", "onecycle", "noam"] = "cosine"
     warmup_fraction: float = 0.08  # of all steps
     weight_decay: float = 1e-2
     beta_1: float = 0.9
     beta_2: float = 0.98
     clip_norm: float = 2.0
-    batch_s: float = 320.0  # padded seconds of audio a step, over all processes
+    batch_s: float = 320.0  # padded seconds of audio a batch, over all processes
+    accumulate: int = 1  # batches a step
     ema: float = 0.999  # decay of the averaged weights, which are the ones kept; 0: none
-    autocast: Literal["none", "bf16"] = "none"
+    average_epochs: int = 0  # keep the mean of the weights after the last so many epochs instead; 0: do not
+    autocast: Literal["none", "bf16", "fp16"] = "none"  # fp16 scales the loss
+    compile: str = ""  # backend of torch.compile, for example "inductor"; empty: none
+    evaluate_every: int = 1  # epochs between scores on dev; the last epoch is always scored
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.accumulate, self.evaluate_every) < 1 or self.average_epochs < 0:
+            raise ValueError("epochs, accumulate and evaluate_every must be at least 1")
+        if not 0.0 <= self.ema < 1.0 or not 0.0 <= self.warmup_fraction <= 1.0:
+            raise ValueError("ema and warmup_fraction must be in 0..1")
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is written beside log.jsonl (training/board.py)."""
+
+    every_steps: int = 10  # between rows of log.jsonl
+    tensorboard: bool = False  # into RUN/tensorboard; needs the extra `tensorboard`
+    wandb: bool = False  # Weights & Biases; needs the package wandb
+    wandb_project: str = "asr-sound"
+    ngram: str = ""  # folder of `asr-train ngram`: dev is scored by beam search too; empty: greedily only
+    beam_utterances: int = 40  # of each dev set, for that
+    examples: int = 4  # spectrograms, recordings and worst predictions shown at each scoring
+
+    def __post_init__(self) -> None:
+        if min(self.every_steps, self.beam_utterances) < 1 or self.examples < 0:
+            raise ValueError("every_steps and beam_utterances must be at least 1")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One wave of `[[stages]]`: the run's sections with these keys changed, from the last wave's weights."""
+
+    name: str
+    batches: int = 0  # only the first so many batches, the same every epoch; 0: all
+    data: dict[str, Any] = field(default_factory=dict)
+    augment: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    optim: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     data: DataConfig
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=ResidualGruConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    stages: tuple[StageConfig, ...] = ()
     seed: int = 1
     checkpoint_minutes: float = 5.0
     threads: int = 1  # per process
+
+    def waves(self) -> tuple["Wave", ...]:
+        """The stages in order; a run without any is one. Raises ConfigError."""
+        if not self.stages:
+            return (Wave("", self, 0),)
+        waves = []
+        for number, stage in enumerate(self.stages):
+            changed: dict[str, Any] = {
+                name: from_table(
+                    type(getattr(self, name)),
+                    asdict(getattr(self, name)) | getattr(stage, name),
+                    f"stages.{number}.{name}.",
+                )
+                for name in ("data", "augment", "loss", "optim")
+            }
+            config = replace(self, **changed, stages=(), seed=self.seed + STAGE_SEED * number)
+            if config.data.tokenizer != self.data.tokenizer:
+                raise ConfigError(f"stages.{number}.data.tokenizer: the outputs cannot change between stages")
+            waves.append(Wave(stage.name, config, stage.batches))
+        return tuple(waves)
+
+
+@dataclass(frozen=True)
+class Wave:
+    """A stage as the run that it is by itself."""
+
+    name: str
+    config: TrainConfig  # without stages
+    batches: int  # see StageConfig
+
+
+STAGE_SEED = 7919  # between one stage's seed and the next: other batches, other draws
 
 
 def load_config(path: Path, overrides: list[str]) -> TrainConfig:
@@ -89,56 +216,50 @@ def load_config(path: Path, overrides: list[str]) -> TrainConfig:
     except (tomllib.TOMLDecodeError, OSError) as error:
         raise ConfigError(f"{path}: {error}") from error
     try:
-        return from_table(TrainConfig, table, "")
+        if isinstance(table.get("model"), dict):
+            table["model"] = _with_preset(table["model"])
+        config = from_table(TrainConfig, table, "")
+        for wave in config.waves():
+            _check_loss(wave.config)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    return config
+
+
+def _with_preset(model: dict[str, Any]) -> dict[str, Any]:
+    """The model section with its preset's values filled in."""
+    name = model.get("preset")
+    if name is None:
+        return model
+    if name not in PRESETS:
+        raise ConfigError(f"model.preset must be one of {', '.join(map(repr, PRESETS))}, not {name!r}")
+    return PRESETS[name] | {key: value for key, value in model.items() if key != "preset"}
+
+
+def _check_loss(config: TrainConfig) -> None:
+    """Raises ConfigError when loss and model do not fit."""
+    if config.model.self_condition_every and not config.loss.inter_ctc:
+        raise ConfigError("model.self_condition_every needs loss.inter_ctc: its posteriors must be trained")
+    try:
+        model = config.model.settings(vocab_size=2, n_mels=80)
+    except ValueError as error:
+        raise ConfigError(f"model.{error}") from error
+    if config.loss.inter_ctc and not config.loss.blocks(model):
+        raise ConfigError("loss.inter_ctc: the model has no block between the first and the last for it")
 
 
 def _assign(table: dict[str, Any], keys: list[str], value: str) -> None:
+    place: Any = table
     for key in keys[:-1]:
-        table = table.setdefault(key, {})
+        if isinstance(place, list) and key.isdigit() and int(key) < len(place):  # stages.0.optim.lr
+            place = place[int(key)]
+        elif isinstance(place, dict):
+            place = place.setdefault(key, {})
+        else:
+            raise ConfigError(f"--set {'.'.join(keys)}: there is no {key}")
+    if not isinstance(place, dict):
+        raise ConfigError(f"--set {'.'.join(keys)}: there is no {keys[-1]}")
     try:
-        table[keys[-1]] = tomllib.loads(f"value = {value}")["value"]
+        place[keys[-1]] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        table[keys[-1]] = value  # a bare string
-
-
-def from_table(kind: type[T], table: dict[str, Any], where: str) -> T:
-    """A dataclass from a TOML table. Raises ConfigError naming an unknown, missing or mistyped key."""
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(kind)
-    if unknown := sorted(set(table) - set(known)):
-        raise ConfigError(f"unknown key {where}{unknown[0]}; known: {', '.join(known)}")
-    values: dict[str, Any] = {}
-    for name, spec in known.items():
-        if name in table:
-            values[name] = _converted(hints[name], table[name], f"{where}{name}")
-        elif spec.default is MISSING and spec.default_factory is MISSING:
-            raise ConfigError(f"missing key {where}{name}")
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise ConfigError(f"{where or 'config'}: {error}") from error
-
-
-def _converted(hint: Any, value: Any, where: str) -> Any:
-    if is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where} must be a table")
-        return from_table(hint, value, f"{where}.")
-    if typing.get_origin(hint) is Literal:
-        if value not in typing.get_args(hint):
-            raise ConfigError(
-                f"{where} must be one of {', '.join(map(repr, typing.get_args(hint)))}, not {value!r}"
-            )
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    plain = typing.get_origin(hint) or hint
-    if (
-        isinstance(plain, types.UnionType)
-        or not isinstance(value, plain)
-        or (plain is int and isinstance(value, bool))
-    ):
-        raise ConfigError(f"{where} must be {getattr(plain, '__name__', plain)}, not {value!r}")
-    return value
+        place[keys[-1]] = value  # a bare string

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -49,10 +49,11 @@ class Corpus:
             raise ValueError(
                 f"{folder}: {len(everything)} utterances, features of {len(self.store)}: prepare again"
             )
+        self.features = replace(self.store.settings, variance=config.data.variance)
         self.maker = BatchMaker.create(
-            audio=self._audio, settings=self.store.settings, augment=config.augment, seed=config.seed
+            audio=self._audio, settings=self.features, augment=config.augment, seed=config.seed
         )
-        self._subsampling = config.model.subsampling
+        self._acoustic = config.model.settings(tokenizer.vocab_size, self.features.n_mels)
         self._rows: list[int] = []
         self.targets: list[list[int]] = []
         self.utterances: list[Utterance] = []
@@ -65,7 +66,7 @@ class Corpus:
             except TextError:
                 reasons["not spellable"] += 1
                 continue
-            frames = -(-int(self.store.n_frames[row]) // self._subsampling)
+            frames = self._acoustic.output_frames(int(self.store.n_frames[row]))
             if utterance.duration_s > config.data.max_duration_s:
                 reasons["too long"] += 1
             elif frames < needed_frames(target):
@@ -127,13 +128,18 @@ class Corpus:
     def _example(self, index: int, draw: Draw | None) -> Example:
         row, utterance = self._rows[index], self.utterances[index]
         target = tuple(self.targets[index])
-        min_frames = (needed_frames(list(target)) - 1) * self._subsampling + 1
+        min_frames = self._least_features(list(target))
         if self._audio:
             path, start, count = utterance.audio, utterance.offset, utterance.size
         else:
             path, start = self._folder / FRAMES_FILE, int(self._starts[row])
             count = int(self.store.n_frames[row])
         return Example(utterance.name, path, start, count, target, min_frames, draw)
+
+    def _least_features(self, target: list[int]) -> int:
+        """Fewest features that give the model frames enough for these labels."""
+        model_frames = -(-needed_frames(target) // self._acoustic.upsampling)
+        return (model_frames - 1) * self._acoustic.subsampling + 1
 
     def _first_missing(self) -> str:
         if not self.missing:

@@ -1,15 +1,17 @@
 """Measure a bundle: asr-train evaluate models/default --manifest data/test/manifest.jsonl --out test.json
 
 WER and CER per set and decoder with 95 % bootstrap intervals, the oracle WER of the list that GPT-2 re-ranks,
-and the real-time factor, all through `Transcriber` from the audio's bytes as the service does it. Sets are
-never pooled.
+and the real-time factor, all through `Transcriber` from the audio's bytes as the service does it; WER by
+corpus, accent, and child or adult where the manifest knows them. Sets are never pooled. The JSON holds every
+utterance with its reference, each decoder's text and the parts of its score: `asr-train report` reads it.
 """
 
 import argparse
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,9 +38,16 @@ class Outcome:
 
     name: str
     set: str
+    speaker: str
+    corpus: str
+    accent: str
+    age: str
+    audio: dict[str, Any]  # where the recording is: `path`, `offset` and `size` in bytes, as in the manifest
     duration_s: float  # of the decoded audio
     reference: str
     texts: dict[str, str]  # by decoder, and ORACLE: the best of the list that GPT-2 re-orders
+    errors: dict[str, int]  # word errors of each text
+    parts: dict[str, dict[str, float]]  # by decoder: the score's parts, natural logarithms, and their total
     seconds: dict[str, float]  # of work, by decoder, everything from the encoded bytes on included
 
 
@@ -79,20 +88,31 @@ def judge(transcriber: Transcriber, utterance: Utterance) -> Outcome:
         raise ValueError(f"{utterance.audio} ({utterance.name}): {error}") from error
     texts: dict[str, str] = {}
     seconds: dict[str, float] = {}
+    parts: dict[str, dict[str, float]] = {}
     listed = [""]
     for decoder in DECODERS:
         transcript = transcriber.decode(posteriors, DecodingOptions(decoder, nbest=MAX_NBEST))
         texts[decoder] = transcript.text
-        seconds[decoder] = sum(transcript.timings_ms.values()) / 1000
+        seconds[decoder] = round(sum(transcript.timings_ms.values()) / 1000, 4)
+        scores = transcript.hypotheses[0].scores
+        parts[decoder] = {key: round(value, 4) for key, value in asdict(scores).items()}
+        parts[decoder]["total"] = round(scores.total, 4)
         if decoder == "beam_lm_rescore":
             listed = [hypothesis.text for hypothesis in transcript.hypotheses]
     texts[ORACLE] = min(listed, key=lambda text: word_errors(utterance.text, text))
     return Outcome(
         name=utterance.name,
         set=utterance.set,
+        speaker=utterance.speaker,
+        corpus=utterance.corpus,
+        accent=utterance.accent,
+        age=utterance.age,
+        audio={"path": str(utterance.audio), "offset": utterance.offset, "size": utterance.size},
         duration_s=posteriors.duration_s,
         reference=utterance.text,
         texts=texts,
+        errors={decoder: word_errors(utterance.text, text) for decoder, text in texts.items()},
+        parts=parts,
         seconds=seconds,
     )
 
@@ -121,7 +141,46 @@ def measure(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "words": sum(len(reference.split()) for reference in references),
         "hours": round(duration_s / 3600, 4),
         "decoders": decoders,
+        "groups": {
+            kind: groups
+            for kind, value_of in GROUPS.items()
+            if (groups := _group_rates(outcomes, [value_of(outcome) for outcome in outcomes]))
+        },
     }
+
+
+def age_group(age: str) -> str:
+    """ "child" below 16 years, "adult" from there on; other words ("twenties") as they are; "" unknown."""
+    if not age.strip().isdigit():
+        return age.strip()
+    return "child" if int(age) < 16 else "adult"
+
+
+GROUPS: dict[str, Callable[[Outcome], str]] = {
+    "corpus": lambda outcome: outcome.corpus,
+    "accent": lambda outcome: outcome.accent,
+    "age": lambda outcome: age_group(outcome.age),
+}
+
+
+def _group_rates(outcomes: Sequence[Outcome], values: Sequence[str]) -> dict[str, Any]:
+    """WER per value and decoder, largest group first; nothing where all values are the same or unknown."""
+    if len(set(values)) < 2:
+        return {}
+    rates: dict[str, Any] = {}
+    for value, _ in Counter(values).most_common():
+        chosen = [o for o, v in zip(outcomes, values, strict=True) if v == value]
+        references = [outcome.reference for outcome in chosen]
+        rates[value or "not known"] = {
+            "utterances": len(chosen),
+            "speakers": len({outcome.speaker for outcome in chosen}),
+            "words": sum(len(reference.split()) for reference in references),
+            "wer": {
+                decoder: _rate(word_error_rate(references, [o.texts[decoder] for o in chosen]))
+                for decoder in (*DECODERS, ORACLE)
+            },
+        }
+    return rates
 
 
 def _rate(rate: ErrorRate) -> dict[str, Any]:

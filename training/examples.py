@@ -50,8 +50,8 @@ class Trace:
 
     samples: Samples | None  # as read; None where features are
     augmented_samples: Samples | None
-    log_mels_TF: np.ndarray  # of the samples as read  # noqa: N815
-    features_TF: np.ndarray  # what the model gets  # noqa: N815
+    log_mels_TF: np.ndarray  # of the samples as read
+    features_TF: np.ndarray  # what the model gets
     told: list[str]  # the draws
 
 

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from asr.acoustic.residual_gru import ResidualGruSettings
 from asr.bundle import (
     ACOUSTIC,
     EVALUATION,
@@ -28,7 +27,7 @@ from asr.bundle import (
     Bundle,
     BundleSettings,
 )
-from asr.bundle_checks import settings_from_dict
+from asr.bundle_checks import acoustic_from_dict, settings_from_dict
 from asr.decoding.options import DecodingSettings
 from asr.errors import AsrError, MismatchError
 from asr.features import FeatureSettings
@@ -83,20 +82,19 @@ def export(args: argparse.Namespace) -> Bundle:
     if not (args.ngram and args.gpt2):
         raise ValueError("a new bundle needs --ngram and --gpt2 beside --acoustic")
     run = _read_json(args.acoustic / "train.json")
-    gpt2 = _gpt2_folder(args.gpt2)
     contents: dict[str, Path | bytes] = {
         ACOUSTIC: args.acoustic / "model.safetensors",
         TOKENIZER: args.tokenizer or args.acoustic / "tokenizer.model",
         NGRAM: args.ngram / "ngram.bin",
         UNIGRAMS: args.ngram / "unigrams.txt",
     }
-    contents |= {f"{GPT2}/{name}": gpt2 / name for name in GPT2_FILES if (gpt2 / name).is_file()}
+    contents |= gpt2_contents(args.gpt2)
     settings = BundleSettings(
         name=args.name or args.out.absolute().name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=str(run["commit"]),
         features=settings_from_dict(FeatureSettings, run["features"], "train.json: features"),
-        acoustic=settings_from_dict(ResidualGruSettings, run["acoustic"], "train.json: acoustic"),
+        acoustic=acoustic_from_dict(run["acoustic"], "train.json: acoustic"),
         decoding=Bundle.load(args.decoding).settings.decoding if args.decoding else DecodingSettings(),
         training=_summary(run, args),
     )
@@ -142,6 +140,12 @@ def _summary(run: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]
     if args.notes:
         summary["notes"] = args.notes.read_text(encoding="utf-8")
     return summary
+
+
+def gpt2_contents(path: Path) -> dict[str, Path | bytes]:
+    """The files of a GPT-2 (a run's folder, or the model's), by the paths they get in a bundle."""
+    folder = _gpt2_folder(path)
+    return {f"{GPT2}/{name}": folder / name for name in GPT2_FILES if (folder / name).is_file()}
 
 
 def _gpt2_folder(path: Path) -> Path:

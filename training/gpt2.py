@@ -4,7 +4,8 @@ Writes `model/` in Hugging Face layout (config.json, model.safetensors, tokenize
 tokenizer_config.json), loss and held-out perplexity to standard output, and `gpt2.json` at the end.
 `checkpoint.safetensors` is written every few minutes and on SIGTERM or SIGINT, together with `model/`:
 `--resume` goes on from it, and a run that was stopped early leaves a usable model. `--init FOLDER` starts
-from the weights and vocabulary of an earlier model.
+from the weights and vocabulary of any GPT-2 in Hugging Face layout: one of these runs, or a published one.
+Texts are streamed, encoded once, and read back from disk: they may be larger than memory.
 
 Shape letters: B rows, T tokens, V vocabulary.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoConfig, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging as transformers_logging
 
 from asr.decoding.rescoring import Gpt2Scorer
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint-minutes", type=float, default=5.0, help="between checkpoints")
     parser.add_argument("--log-steps", type=int, default=50, help="between lines of progress")
     parser.add_argument("--threads", type=int, default=1, help="processor threads")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if any")
     for name, default in asdict(_defaults()).items():
         flag = f"--{name.replace('_', '-')}"
         if isinstance(default, bool):
@@ -74,8 +76,11 @@ def main(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer, end_id = _prepare_tokenizer(args, settings)
     model = _make_model(args.out / MODEL if args.resume else args.init, settings, tokenizer, end_id)
+    model.to(
+        "cuda" if args.device == "cuda" or (args.device == "auto" and torch.cuda.is_available()) else "cpu"
+    )
     if not args.resume:
-        save_tokenizer(tokenizer, args.out / MODEL, model.config.n_positions)
+        save_tokenizer(tokenizer, args.out / MODEL, model.config.n_positions, end_id)
     store = _prepare_store(args, settings, tokenizer)
     held_out = list(islice(_corpus(args, settings, held_out=True), HELD_OUT_SENTENCES))
     print(f"{model.num_parameters():,} parameters, {tokenizer.get_vocab_size()} ids")
@@ -117,7 +122,8 @@ def main(args: argparse.Namespace) -> None:
 
 def fit(model: GPT2LMHeadModel, tokenizer_folder: Path, sentences: Sequence[str]) -> TextFit:
     """How well the model expects sentences, each scored by itself as the rescoring decoder does it."""
-    scorer = Gpt2Scorer(model, AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True), "cpu")
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
+    scorer = Gpt2Scorer(model, tokenizer, model.device)
     logp = sum(scorer.score(sentences))
     model.train()
     return TextFit(sentences=len(sentences), words=sum(len(s.split()) for s in sentences), logp=logp)
@@ -156,7 +162,7 @@ def _make_model(
     init: Path | None, settings: Gpt2Settings, tokenizer: Tokenizer, end_id: int
 ) -> GPT2LMHeadModel:
     if init:
-        return GPT2LMHeadModel.from_pretrained(init, dtype=torch.float32, local_files_only=True).train()
+        return _load_model(init, tokenizer)
     config = GPT2Config(
         vocab_size=tokenizer.get_vocab_size(),
         n_positions=settings.context,
@@ -171,6 +177,18 @@ def _make_model(
         eos_token_id=end_id,
     )
     return GPT2LMHeadModel(config).train()
+
+
+def _load_model(folder: Path, tokenizer: Tokenizer) -> GPT2LMHeadModel:
+    """Raises OSError when there is none, ValueError for another kind of model or too few embeddings."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if config.model_type != "gpt2":
+        raise ValueError(f"{folder} holds a model of type {config.model_type!r}, not 'gpt2'")
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} ids, the model {config.vocab_size}"
+        )
+    return GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True).train()
 
 
 def _make_optimiser(model: GPT2LMHeadModel, settings: Gpt2Settings) -> torch.optim.Optimizer:
@@ -194,7 +212,8 @@ def _train_step(
     """One update; the mean loss per token before it."""
     for group in optimiser.param_groups:
         group["lr"] = settings.learning_rate_at(done)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
+    ids_BT, targets_BT = ids_BT.to(model.device), targets_BT.to(model.device)
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
         logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
     loss = nn.functional.cross_entropy(
         logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORED

@@ -69,6 +69,7 @@ def load_checkpoint(
     torch.set_rng_state(tensors.pop("torch_rng"))
     for name, tensor in tensors.items():
         parameter_name, key = name.removeprefix("optimiser.").rsplit(".", 1)
-        optimiser.state[parameters[parameter_name]][key] = tensor
+        parameter = parameters[parameter_name]
+        optimiser.state[parameter][key] = tensor.to(parameter.device)
     progress = json.loads(metadata["progress"])
     return Progress(**{**progress, "position": Position(**progress["position"])})

@@ -1,13 +1,14 @@
-"""A BPE vocabulary for a GPT-2 of our own: a-z, the apostrophe and word starts, without byte-level pieces.
+"""The vocabulary of a GPT-2: a BPE of our own, or that of a published model.
 
-Saved as `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer reads back.
+Ours has a-z, the apostrophe and word starts, without byte-level pieces. Saved as `tokenizer.json` and
+`tokenizer_config.json`, which transformers' AutoTokenizer reads back.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from asr.text import ALPHABET
 
@@ -38,25 +39,29 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
-    """Write the tokenizer in Hugging Face layout; `context` is the longest input of the model, in tokens."""
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int, end_id: int = 0) -> None:
+    """Write the tokenizer in Hugging Face layout; `context` is the longest input of the model, in tokens.
+
+    The token `end_id` begins and ends a sentence, in training as in scoring.
+    """
+    end = tokenizer.id_to_token(end_id)
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token=END_OF_TEXT,
-        eos_token=END_OF_TEXT,
+        bos_token=end,
+        eos_token=end,
         model_max_length=context,
         clean_up_tokenization_spaces=False,
     ).save_pretrained(folder)
 
 
 def load_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
-    """(tokenizer, id of END_OF_TEXT) of a folder in Hugging Face layout.
+    """(tokenizer, id of the token that ends a text) of a folder in Hugging Face layout, whatever its files.
 
-    Raises OSError when tokenizer.json is absent, ValueError when it has no END_OF_TEXT.
+    Raises OSError when there is none, ValueError when it names no such token.
     """
-    path = folder / "tokenizer.json"
-    tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    end_id = tokenizer.token_to_id(END_OF_TEXT)
-    if end_id is None:
-        raise ValueError(f"{path} has no {END_OF_TEXT}")
-    return tokenizer, end_id
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise FileNotFoundError(f"{folder} holds no tokenizer.json and no vocab.json")
+    loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if loaded.eos_token_id is None:
+        raise ValueError(f"the tokenizer in {folder} names no end of text (eos_token)")
+    return loaded.backend_tokenizer, loaded.eos_token_id

@@ -51,7 +51,7 @@ class _Version:
     """One player and picture on the page."""
 
     title: str
-    features_TF: np.ndarray  # noqa: N815
+    features_TF: np.ndarray
     samples: Samples | None
 
 

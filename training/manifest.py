@@ -2,7 +2,7 @@
 
 A prepared manifest (`asr-train prepare`) holds `audio` (path, absolute or relative to the manifest),
 `offset` and `size` (bytes, for a member of an uncompressed tar), `text` (normalised), `duration` (s),
-`speaker`, `corpus`, `set`.
+`speaker`, `corpus`, `set`, and where known `accent` and `age`.
 """
 
 import json
@@ -25,6 +25,8 @@ class Utterance:
     offset: int = 0  # bytes from the file's start
     size: int = -1  # bytes; -1: the whole file
     name: str = ""  # unique within a manifest: what results call it
+    accent: str = ""  # of the speaker, in the corpus' own words; empty: not known
+    age: str = ""  # of the speaker: years, or the corpus' own words ("child", "twenties"); empty: not known
 
 
 def read_bytes(utterance: Utterance) -> bytes:
@@ -66,6 +68,8 @@ def read_manifest(path: Path) -> list[Utterance]:
                     offset=row.get("offset", 0),
                     size=row.get("size", -1),
                     name=row.get("name", "") or audio.stem,
+                    accent=row.get("accent", ""),
+                    age=str(row.get("age", "")),
                 )
             )
         except (ValueError, KeyError, TypeError) as error:
@@ -89,5 +93,6 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
                 "duration": u.duration_s,
             }
             row |= {"speaker": u.speaker, "corpus": u.corpus, "set": u.set, "name": u.name}
+            row |= {key: value for key, value in (("accent", u.accent), ("age", u.age)) if value}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     temporary.replace(path)

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from asr.acoustic.conformer import ConformerSettings
+from asr.acoustic.huggingface_ctc import HuggingFaceCtcSettings
+from asr.acoustic.kinds import AcousticSettings
 from asr.bundle import ACOUSTIC, EVALUATION, GPT2, MODEL_CARD, NGRAM, Bundle, BundleFile, BundleSettings
 from training.evaluate import interval
 
@@ -18,18 +21,40 @@ def model_card(bundle: Bundle, evaluations: Sequence[Mapping[str, Any]]) -> str:
 
 def _introduction(settings: BundleSettings) -> str:
     acoustic = settings.acoustic
-    frame_ms = settings.features.hop_ms * acoustic.subsampling
     return f"""\
 # Model card: {settings.name}
 
 English speech to lower-case text. Made {settings.created} from commit `{settings.commit}` with the
 commands of `asr-train`; `asr-sound bundle verify` checks the files.
 
-- acoustic model: {settings.features.n_mels} log-mel bands, residual 2-D convolutions with
-  {acoustic.subsampling}x subsampling ({frame_ms:g} ms a frame), {acoustic.gru_blocks} residual bidirectional
-  GRU blocks, CTC over {acoustic.vocab_size} outputs (SentencePiece pieces, blank included)
+- acoustic model: {_front_end(settings)}{_network(acoustic, settings.features.hop_ms)},
+  CTC over {acoustic.vocab_size} outputs ({_labels(acoustic)}, blank included)
 - decoders: `greedy`; `beam_lm`, beam search with a KenLM word n-gram; `beam_lm_rescore`, its n-best list
   re-ordered with a GPT-2"""
+
+
+def _front_end(settings: BundleSettings) -> str:
+    if isinstance(settings.acoustic, HuggingFaceCtcSettings):
+        return f"{settings.training.get('imported', 'imported')}, "
+    return f"{settings.features.n_mels} log-mel bands, "
+
+
+def _labels(acoustic: AcousticSettings) -> str:
+    return "characters" if isinstance(acoustic, HuggingFaceCtcSettings) else "SentencePiece pieces"
+
+
+def _network(acoustic: AcousticSettings, hop_ms: float) -> str:
+    """What lies between features and outputs."""
+    if isinstance(acoustic, HuggingFaceCtcSettings):
+        return f"which reads samples,\n  {float(hop_ms * acoustic.features_per_output):g} ms an output frame"
+    frame_ms = float(hop_ms * acoustic.features_per_output)
+    frames = f"{acoustic.subsampling}x subsampling ({frame_ms:g} ms an output frame)"
+    if isinstance(acoustic, ConformerSettings):
+        blocks = f"{acoustic.blocks} Conformer blocks of width {acoustic.width}"
+        return f"strided convolutions with {frames},\n  {blocks}"
+    return (
+        f"residual 2-D convolutions with\n  {frames}, {acoustic.gru_blocks} residual bidirectional GRU blocks"
+    )
 
 
 def _sizes(files: Mapping[str, BundleFile]) -> str:
@@ -78,7 +103,25 @@ def _results(evaluations: Sequence[Mapping[str, Any]]) -> str:
                     "" if factor is None else f"{factor:.3f}",
                 ]
                 lines.append("| " + " | ".join(map(str, cells)) + " |")
+        lines += _groups(report)
     return "\n".join(lines)
+
+
+def _groups(report: Mapping[str, Any]) -> list[str]:
+    """A table per kind of group that the manifest knew: WER by corpus, by accent, of children and adults."""
+    kinds = dict.fromkeys(kind for result in report["sets"].values() for kind in result.get("groups", {}))
+    lines: list[str] = []
+    for kind in kinds:
+        results = {n: r["groups"][kind] for n, r in report["sets"].items() if kind in r.get("groups", {})}
+        decoders = list(next(iter(next(iter(results.values())).values()))["wer"])
+        head = ["set", kind, "utterances", "speakers", "words", *(f"`{decoder}`" for decoder in decoders)]
+        lines += ["", f"WER by {kind}:", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        for name, groups in results.items():
+            for value, group in groups.items():
+                rates = [f"{_rate(group['wer'][d])[0]} ({interval(group['wer'][d])})" for d in decoders]
+                cells = [name, value, group["utterances"], group["speakers"], group["words"], *rates]
+                lines.append("| " + " | ".join(str(c).replace("|", "/") for c in cells) + " |")
+    return lines
 
 
 def _rate(rate: dict[str, Any]) -> tuple[str, str]:

@@ -1,8 +1,10 @@
 """Build the KenLM n-gram: asr-train ngram --text books.txt.xz --manifest data/train.jsonl --out runs/ngram
 
 Writes `ngram.bin` (trie, quantised), `unigrams.txt` (its words, one a line, sorted) and `ngram.json`
-(settings, sizes, perplexity and share of unknown words on each set of `--dev`). Needs lmplz and build_binary,
-which training/build_kenlm.sh makes.
+(settings, sizes, perplexity and share of unknown words on each set of `--dev` and `--test`). With
+`--interpolate` every text, and the transcripts, get a model of their own, and the mixture that makes dev
+likeliest is written as one (training/ngram_mix.py). Needs lmplz and build_binary, which
+training/build_kenlm.sh makes. Texts are streamed: they may be larger than memory.
 """
 
 import argparse
@@ -12,12 +14,13 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import kenlm
 
+from training.ngram_mix import Component, mixture_of
 from training.text_corpus import read_corpus, transcripts_by_set
 from training.text_fit import TextFit
 from training.whole_file import write_json, write_text
@@ -67,7 +70,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--manifest-repeat", type=int, default=1, help="count the transcripts this many times"
     )
-    parser.add_argument("--dev", type=Path, nargs="*", default=[], help="manifests to report perplexity on")
+    parser.add_argument(
+        "--dev", type=Path, nargs="*", default=[], help="manifests to report perplexity and tune weights on"
+    )
+    parser.add_argument(
+        "--test", type=Path, nargs="*", default=[], help="manifests to report on, and nothing else"
+    )
+    parser.add_argument(
+        "--interpolate",
+        action="store_true",
+        help="a model for each text and for the transcripts, mixed with weights tuned on --dev",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--order", type=int, default=defaults.order)
     parser.add_argument("--max-words", type=int, default=defaults.max_words, help="size of the vocabulary")
@@ -95,12 +108,18 @@ def main(args: argparse.Namespace) -> None:
         quantised_bits=args.quantised_bits,
         pointer_bits=args.pointer_bits,
     )
+    if args.interpolate and not args.dev:
+        raise ValueError("--interpolate needs --dev: the weights are tuned on it")
     lmplz, build_binary = find_tool(args.kenlm_bin, "lmplz"), find_tool(args.kenlm_bin, "build_binary")
+    interpolation: list[dict[str, Any]] = []
     counts = count_words(_corpus(args))
     words = choose_words(counts, settings.max_words)
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out, prefix="ngram-") as name:
-        arpa = estimate(lmplz, _corpus(args), words, settings, Path(name), args.memory)
+        if args.interpolate:
+            arpa, interpolation = _interpolate(lmplz, args, words, settings, Path(name))
+        else:
+            arpa = estimate(lmplz, _corpus(args), words, settings, Path(name), args.memory)
         ngrams = read_ngram_counts(arpa)
         write_unigrams(args.out / "unigrams.txt", read_unigrams(arpa))
         compile_binary(build_binary, arpa, args.out / "ngram.bin", settings)
@@ -112,7 +131,11 @@ def main(args: argparse.Namespace) -> None:
         "vocabulary": len(words),
         "ngrams": ngrams,
         "bytes": (args.out / "ngram.bin").stat().st_size,
+        "interpolation": interpolation,
         "fit": {name: fit.as_json() for name, fit in fit_sets(args.out / "ngram.bin", args.dev).items()},
+        "test_fit": {
+            name: fit.as_json() for name, fit in fit_sets(args.out / "ngram.bin", args.test).items()
+        },
     }
     write_json(args.out / "ngram.json", report)
     _print_report(report, args.out)
@@ -177,6 +200,24 @@ def estimate(
     command += ["--discount_fallback", "--prune", *settings.prune]
     _run(command, sentences)
     return arpa
+
+
+def _interpolate(
+    lmplz: Path, args: argparse.Namespace, words: Sequence[str], settings: NgramSettings, folder: Path
+) -> tuple[Path, list[dict[str, Any]]]:
+    """The mixture's ARPA and its report.
+
+    The transcripts' model is not pruned: they are few, and closest to what will be said.
+    """
+
+    def component(name: str, sentences: Iterable[str], own: NgramSettings) -> Component:
+        return Component(name, lambda place: estimate(lmplz, sentences, words, own, place, args.memory))
+
+    components = [component(path.name, read_corpus([path]), settings) for path in args.text]
+    if args.manifest:
+        unpruned = replace(settings, prune=(0,))
+        components.append(component("transcripts", read_corpus([], args.manifest), unpruned))
+    return mixture_of(components, words, transcripts_by_set(args.dev), folder)
 
 
 def compile_binary(build_binary: Path, arpa: Path, target: Path, settings: NgramSettings) -> None:
@@ -286,7 +327,9 @@ def _print_report(report: dict[str, Any], out: Path) -> None:
         f"{report['words']:,} words in {report['sentences']:,} sentences; {report['vocabulary']:,} words kept"
     )
     print(f"n-grams {' '.join(f'{n:,}' for n in report['ngrams'])}; {report['bytes'] / 1e6:.1f} MB")
-    for name, figures in report["fit"].items():
+    for part in report["interpolation"]:
+        print(f"weight {part['weight']:.4f}: {part['name']}")
+    for name, figures in [*report["fit"].items(), *report["test_fit"].items()]:
         perplexity, known = figures["perplexity"], figures["known_perplexity"]
         unknown = f"{100 * figures['unknown_share']:.2f} %"
         print(f"{name}: perplexity {perplexity:.1f}, {known:.1f} without the {unknown} of unknown words")

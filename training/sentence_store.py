@@ -1,15 +1,14 @@
 """Encoded sentences on disk, and the batches a language model is trained on.
 
-A store is two files: `tokens.bin` (uint16, all sentences one after the other) and `ends.bin` (int64, where
-each one ends). Both are memory-mapped: the corpus may be larger than memory. An epoch's order costs 8 bytes a
-sentence.
+A store is two files: `tokens.bin` (all sentences one after the other, uint16, or uint32 for a vocabulary that
+needs it) and `ends.bin` (int64, where each one ends). Both are memory-mapped: the corpus may be larger than
+memory. An epoch's order costs 8 bytes a sentence.
 
 Shape letters: B rows, T tokens of the longest row.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 IGNORED = -100  # a target that the loss leaves out: padding
-_ENCODED_AT_ONCE = 10_000  # sentences
+_ENCODED_AT_ONCE = 50_000  # characters; bounds the memory, however long the lines are
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,11 @@ class SentenceStore:
     def __init__(self, folder: Path) -> None:
         """Raises OSError when the files are absent, ValueError when they hold no sentence."""
         self._ends = np.memmap(folder / "ends.bin", dtype=np.int64, mode="r")
-        self._tokens = np.memmap(folder / "tokens.bin", dtype=np.uint16, mode="r")
-        if len(self._ends) == 0 or self._ends[-1] != len(self._tokens):
+        n_tokens, n_bytes = int(self._ends[-1]), (folder / "tokens.bin").stat().st_size
+        if n_bytes not in (2 * n_tokens, 4 * n_tokens):
             raise ValueError(f"{folder}: tokens.bin and ends.bin do not belong together")
+        dtype: type[np.uint16] | type[np.uint32] = np.uint16 if n_bytes == 2 * n_tokens else np.uint32
+        self._tokens = np.memmap(folder / "tokens.bin", dtype=dtype, mode="r")
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -69,23 +70,21 @@ class SentenceStore:
         return len(self._tokens)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The ids of one sentence, uint16, without an end token."""
+        """The ids of one sentence, unsigned, without an end token."""
         start = int(self._ends[index - 1]) if index else 0
         return np.asarray(self._tokens[start : int(self._ends[index])])
 
     @staticmethod
     def write(folder: Path, sentences: Iterable[str], tokenizer: Tokenizer) -> "SentenceStore":
-        """Encode sentences into a store. Raises ValueError when there are none."""
-        if tokenizer.get_vocab_size() > np.iinfo(np.uint16).max:
-            raise ValueError("ids are kept in 16 bits: the vocabulary is too large")
+        """Encode sentences into a store, a part at a time. Raises ValueError when there are none."""
+        dtype = np.uint16 if tokenizer.get_vocab_size() <= np.iinfo(np.uint16).max else np.uint32
         folder.mkdir(parents=True, exist_ok=True)
-        remaining = iter(sentences)
         end = 0
         # `ends.bin` takes its name last: a store that was cut off in writing does not look like one.
         with (folder / "tokens.bin").open("wb") as tokens, (folder / "ends.tmp").open("wb") as ends:
-            while chunk := list(islice(remaining, _ENCODED_AT_ONCE)):
-                for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
-                    ids = np.array(encoding.ids, dtype=np.uint16)
+            for part in _parts(sentences):
+                for encoding in tokenizer.encode_batch_fast(part, add_special_tokens=False):
+                    ids = np.array(encoding.ids, dtype=dtype)
                     end += len(ids)
                     tokens.write(ids.tobytes())
                     ends.write(np.int64(end).tobytes())
@@ -93,6 +92,20 @@ class SentenceStore:
             raise ValueError("the corpus holds no sentence")
         (folder / "ends.tmp").replace(folder / "ends.bin")
         return SentenceStore(folder)
+
+
+def _parts(sentences: Iterable[str]) -> Iterator[list[str]]:
+    """The sentences in lists of about `_ENCODED_AT_ONCE` characters."""
+    part: list[str] = []
+    size = 0
+    for sentence in sentences:
+        part.append(sentence)
+        size += len(sentence)
+        if size >= _ENCODED_AT_ONCE:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def batches(

@@ -3,38 +3,41 @@
 Several processes: torchrun --nproc-per-node 2 -m training.cli train configs/default.toml --out runs/default
 Run it again to resume: `checkpoint.safetensors` in the run folder is picked up, and the result is that of
 an unbroken run. The folder ends with `model.safetensors` (averaged weights), `train.json`, `config.toml`,
-`tokenizer.model`, `log.jsonl`.
+`tokenizer.model`, `log.jsonl`; a run of several stages also has `stage-<number>.safetensors` of those before.
 """
 
 import argparse
 import json
-import math
-import os
+import random
 import time
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from rich.progress import Progress as ProgressBar
 from safetensors.torch import load_file
-from torch.nn import functional
 
-from asr.acoustic.residual_gru import ResidualGru, ResidualGruSettings
-from asr.decoding.greedy import greedy
-from asr.scoring import char_error_rate, word_error_rate
+from asr.acoustic.kinds import build, kind_of, to_section
+from asr.decoding.beam import BeamDecoder
 from asr.tokenizer import Tokenizer
-from training.batches import epoch_batches
-from training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from training.board import Board
+from training.checkpoint import CHECKPOINT, Checkpoint, save_checkpoint
 from training.commit import current_commit
-from training.config import OptimConfig, TrainConfig, load_config
+from training.config import TrainConfig, Wave, load_config
 from training.corpus import Corpus
+from training.dev_scores import DevScores, load_beam, score_dev
 from training.loader import Loader
-from training.toml_writer import to_toml
+from training.losses import Batch, Objective
+from training.optimisation import Progress, TrainingState, learning_rate
+from training.processes import Processes, join_processes, leave_processes, wait_for_all
+from training.run_folder import RunFolder
+from training.step import StepResult, take_step
+from training.views import as_batch, corpus_config, fetch
 from training.whole_file import write_json, write_tensors
-
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,238 +53,246 @@ def main(args: argparse.Namespace) -> None:
     train(load_config(args.config, args.overrides), args.out, init=args.init)
 
 
+@dataclass(frozen=True)
+class Run:
+    """What does not change from the first step to the last."""
+
+    config: TrainConfig
+    folder: RunFolder
+    board: Board
+    tokenizer: Tokenizer
+    processes: Processes
+    began_s: float  # on time.monotonic's clock, earlier sessions counted
+    stop_after_steps: int | None
+
+    def minutes(self) -> float:
+        """Since the run's beginning, pauses not counted."""
+        return (time.monotonic() - self.began_s) / 60
+
+
 def train(
     config: TrainConfig, out: Path, *, init: Path | None = None, stop_after_steps: int | None = None
 ) -> None:
-    """Run to the last epoch, or up to a step (for tests of resuming)."""
-    commit = current_commit()
-    rank, world = _join_processes()
-    torch.set_num_threads(config.threads)
-    device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
-    tokenizer = Tokenizer.load(Path(config.data.tokenizer))
-    corpus = Corpus(Path(config.data.train), tokenizer, config)
-    dev = Corpus(Path(config.data.dev), tokenizer, config)
-    log = _Log(out, config, tokenizer, quiet=rank != 0)
-    log.say(corpus.summary)
-    loader = Loader(corpus.maker, device, workers=config.data.workers, prefetch=config.data.prefetch)
+    """Run to the last epoch of the last stage, or up to a step (for tests of resuming).
 
-    torch.manual_seed(config.seed)
-    settings = config.model.settings(tokenizer.vocab_size, corpus.store.settings.n_mels)
-    model = ResidualGru(settings).to(device)
-    if init:
-        load_weights(init, model)
-    ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    optimizer = _optimizer(model, config.optim)
-    progress = Progress(step=0, epoch=0, batch=0, seconds=0.0)
-    checkpoint = out / "checkpoint.safetensors"
-    if checkpoint.exists():
-        progress = load_checkpoint(checkpoint, model, ema, optimizer)
-        log.say(f"resumed at step {progress.step}, epoch {progress.epoch}")
-    n_parameters = sum(p.numel() for p in model.parameters())
-    n_steps = config.optim.epochs * len(corpus.batches(config, epoch=1))
-    log.say(f"{n_parameters / 1e6:.2f} M parameters, about {n_steps} steps, {world} process(es), {device}")
-
-    step, epoch, first_batch = progress.step, progress.epoch, progress.batch
-    began, saved_at = time.monotonic() - progress.seconds, time.monotonic()
-    metrics: dict[str, dict[str, float]] = {}
-    with ProgressBar(disable=rank != 0) as bar:
-        task = bar.add_task("train", total=n_steps, completed=step)
-        while epoch < config.optim.epochs:
-            batches = corpus.batches(config, epoch=epoch)
-            losses: list[float] = []
-            fetched = loader.stream(
-                corpus.requests(batches, epoch=epoch, first=first_batch, rank=rank, world=world)
-            )
-            for number in range(first_batch, len(batches)):
-                lr = learning_rate(step, n_steps, config.optim)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                torch.manual_seed(config.seed * 1_000_003 + step * world + rank)  # dropout
-                batch = next(fetched)
-                n_tokens = sum(len(corpus.targets[i]) for i in batches[number])
-                loss, grad_norm = _step(model, optimizer, batch, n_tokens, config.optim)
-                _average(ema, model, config.optim.ema, step)
-                step += 1
-                losses.append(loss)
-                bar.update(task, advance=1, description=f"epoch {epoch} loss {np.mean(losses[-20:]):.3f}")
-                if step % 10 == 0:
-                    log.write(step=step, epoch=epoch, loss=loss, lr=lr, grad_norm=grad_norm)
-                overdue = time.monotonic() - saved_at > config.checkpoint_minutes * 60
-                if stop_after_steps == step or (overdue and rank == 0):
-                    here = Progress(step, epoch, number + 1, time.monotonic() - began)
-                    if rank == 0:
-                        save_checkpoint(checkpoint, here, model, ema, optimizer)
-                    saved_at = time.monotonic()
-                if stop_after_steps == step:
-                    return
-            epoch, first_batch = epoch + 1, 0
-            if rank == 0:
-                save_checkpoint(
-                    checkpoint, Progress(step, epoch, 0, time.monotonic() - began), model, ema, optimizer
-                )
-                metrics = evaluate_greedy(settings, ema, dev, config, device)
-                minutes = (time.monotonic() - began) / 60
-                log.write(
-                    step=step, epoch=epoch, minutes=minutes, train_loss=float(np.mean(losses)), dev=metrics
-                )
-                scores = "  ".join(f"{k} {m['wer']:.1%}/{m['cer']:.1%}" for k, m in metrics.items())
-                log.say(f"epoch {epoch}: {minutes:.1f} min, loss {np.mean(losses):.3f}, dev WER/CER {scores}")
-                saved_at = time.monotonic()
-            if world > 1:
-                dist.barrier()
-    if rank == 0:
-        write_tensors(out / "model.safetensors", ema, {"kind": "residual_gru"})
-        summary = {
-            "acoustic": asdict(settings),
-            "features": asdict(corpus.store.settings),
-            "config": asdict(config),
-            "commit": commit,
-            "steps": step,
-            "minutes": round((time.monotonic() - began) / 60, 1),
-            "processes": world,
-            "data": corpus.summary,
-            "dev_greedy": metrics,
-        }
-        write_json(out / "train.json", summary)
-        log.say(f"done -> {out / 'model.safetensors'}")
-    if world > 1:
-        dist.destroy_process_group()
-
-
-def learning_rate(step: int, n_steps: int, optim: OptimConfig) -> float:
-    """Warm-up, then cosine to a hundredth of the peak; `onecycle` also rises along a cosine, from a 25th."""
-    warmup = max(1, int(optim.warmup_fraction * n_steps))
-    if step < warmup:
-        part = (step + 1) / warmup
-        if optim.schedule == "onecycle":
-            return optim.lr * (0.04 + 0.96 * (1 - math.cos(math.pi * part)) / 2)
-        return optim.lr * part
-    part = min(1.0, (step - warmup) / max(1, n_steps - warmup))
-    return optim.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * part)) / 2)
-
-
-def load_weights(path: Path, model: torch.nn.Module) -> None:
-    """Strictly load a `model.safetensors`."""
-    model.load_state_dict(load_file(path), strict=True)
-
-
-@torch.inference_mode()
-def evaluate_greedy(
-    settings: ResidualGruSettings,
-    weights: dict[str, torch.Tensor],
-    dev: Corpus,
-    config: TrainConfig,
-    device: torch.device,
-) -> dict[str, dict[str, float]]:
-    """WER and CER per set of the averaged weights, by greedy decoding in float32."""
-    model = ResidualGru(settings).to(device).eval()
-    model.load_state_dict(weights, strict=True)
-    texts: dict[int, str] = {}
-    for indices in epoch_batches(dev.durations_s, np.ones(len(dev), int), batch_s=200.0, seed=0, epoch=0):
-        features_BTF, lengths_B, _, _ = dev.batch(indices, device)
-        log_probs_BTV, out_lengths_B = model(features_BTF, lengths_B)
-        for index, log_probs_TV, length in zip(
-            indices, log_probs_BTV.cpu().numpy(), out_lengths_B, strict=True
-        ):
-            texts[index] = greedy(log_probs_TV[: int(length)], dev.tokenizer).text
-    metrics = {}
-    for name in sorted({u.set for u in dev.utterances}):
-        chosen = [i for i, u in enumerate(dev.utterances) if u.set == name and i in texts]
-        references, hypotheses = [dev.utterances[i].text for i in chosen], [texts[i] for i in chosen]
-        metrics[name] = {
-            "wer": word_error_rate(references, hypotheses, resamples=0).rate,
-            "cer": char_error_rate(references, hypotheses, resamples=0).rate,
-        }
-    return metrics
-
-
-def _join_processes() -> tuple[int, int]:
-    """(rank, processes), as torchrun says."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return (dist.get_rank(), world) if world > 1 else (0, 1)
-
-
-def _optimizer(model: torch.nn.Module, optim: OptimConfig) -> torch.optim.AdamW:
-    """Biases and norms are not decayed."""
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [
-        {"params": decayed, "weight_decay": optim.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.beta_1, optim.beta_2))
-
-
-def _step(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, n_tokens: int, optim: OptimConfig
-) -> tuple[float, float]:
-    """One optimiser step on this process' part of a batch of `n_tokens` labels.
-
-    Returns loss per label and the gradient's norm before clipping.
-
-    Gradients are summed over processes, the loss being divided by the labels of the whole batch: as many
-    processes as you like give the same step.
+    Raises ConfigError, CheckpointError and OSError.
     """
-    features_BTF, lengths_B, targets_BL, target_lengths_B = batch
-    optimizer.zero_grad(set_to_none=False)
-    loss = torch.zeros((), device=features_BTF.device)
-    if len(lengths_B):
-        with torch.autocast(features_BTF.device.type, torch.bfloat16, enabled=optim.autocast == "bf16"):
-            log_probs_BTV, out_lengths_B = model(features_BTF, lengths_B)
-        loss = (
-            functional.ctc_loss(
-                log_probs_BTV.transpose(0, 1), targets_BL, out_lengths_B, target_lengths_B,
-                reduction="sum", zero_infinity=True,
-            )
-            / n_tokens
-        )  # fmt: skip
-        loss.backward()
-    total = _summed_over_processes(model, loss.detach())
-    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm))
-    if math.isfinite(norm):  # one broken batch must not end a long run
-        optimizer.step()
-    return total, norm
+    commit = current_commit()
+    processes = join_processes()
+    torch.set_num_threads(config.threads)
+    tokenizer = Tokenizer.load(Path(config.data.tokenizer))
+    folder = RunFolder(out, config, tokenizer, quiet=not processes.first)
+    saved = Checkpoint.read(out / CHECKPOINT) if (out / CHECKPOINT).exists() else None
+    progress = saved.progress if saved else Progress()
+    folder.rewind(progress.step)
+    board = Board.open(out, config, step=progress.step, quiet=not processes.first)
+    began_s = time.monotonic() - progress.seconds
+    run = Run(config, folder, board, tokenizer, processes, began_s, stop_after_steps)
+    weights = load_file(init) if init else None
+    scores = DevScores()
+    try:
+        for wave in config.waves()[progress.stage :]:
+            corpus = Corpus(Path(wave.config.data.train), tokenizer, corpus_config(wave.config))
+            state = _start(run, wave, corpus, weights, progress, saved)
+            reached = _run_wave(run, wave, corpus, state)
+            if reached is None:
+                return
+            scores = reached
+            weights, saved, progress = state.average.weights, None, state.progress
+            settings, features = state.model.settings, corpus.features
+            progress = Progress(progress.step, progress.stage + 1, data=progress.data)
+            if processes.first and progress.stage < len(config.waves()):
+                name = f"stage-{progress.stage}.safetensors"
+                write_tensors(out / name, weights, {"kind": kind_of(settings)})
+        if processes.first:
+            write_tensors(out / "model.safetensors", weights, {"kind": kind_of(settings)})
+            summary = {
+                "acoustic": to_section(settings),
+                "features": asdict(features),
+                "config": asdict(config),
+                "commit": commit,
+                "steps": progress.step,
+                "minutes": round(run.minutes(), 1),
+                "processes": processes.count,
+                "data": "; ".join(progress.data),
+                "dev_greedy": scores.sets,
+            }
+            write_json(out / "train.json", summary)
+            folder.say(f"done -> {out / 'model.safetensors'}")
+    finally:
+        board.close()
+        leave_processes()
 
 
-def _summed_over_processes(model: torch.nn.Module, loss: torch.Tensor) -> float:
-    """Sum gradients over processes, in one message; the summed loss."""
-    if not dist.is_initialized():
-        return float(loss)
-    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in model.parameters()]
-    flat = torch.cat([g.flatten() for g in gradients] + [loss.reshape(1)])
-    dist.all_reduce(flat)
-    start = 0
-    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-        parameter.grad = flat[start : start + gradient.numel()].view_as(gradient)
-        start += gradient.numel()
-    return float(flat[-1])
+def _start(
+    run: Run,
+    wave: Wave,
+    corpus: Corpus,
+    weights: dict[str, torch.Tensor] | None,
+    progress: Progress,
+    saved: Checkpoint | None,
+) -> TrainingState:
+    """The state that a stage goes on from: a checkpoint's, the last stage's weights, or random ones."""
+    torch.manual_seed(run.config.seed)
+    settings = run.config.model.settings(run.tokenizer.vocab_size, corpus.features.n_mels)
+    model = build(settings).to(run.processes.device)
+    if weights:
+        model.load_state_dict(weights, strict=True)
+    state = TrainingState.start(model, wave.config.optim, progress, run.processes.device)
+    if saved:
+        saved.restore(state, run.tokenizer.model_proto)
+        run.folder.say(f"resumed at step {progress.step}, epoch {progress.epoch}")
+        for line in differences(saved.config, asdict(run.config)):
+            run.folder.say(f"  {line}")
+    state.progress.data[progress.stage :] = [corpus.summary]
+    return state
 
 
-@torch.no_grad()
-def _average(ema: dict[str, torch.Tensor], model: torch.nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average of the weights, younger at first so that it forgets the initial ones."""
-    decay = min(decay, (1 + step) / (10 + step))
-    for name, value in model.state_dict().items():
-        ema[name].lerp_(value, 1 - decay)
+def _run_wave(run: Run, wave: Wave, corpus: Corpus, state: TrainingState) -> DevScores | None:
+    """The loop: every epoch of a stage, every step of an epoch.
+
+    The scores after the last epoch; None when it stopped after so many steps.
+    """
+    config, optim, progress = wave.config, wave.config.optim, state.progress
+    dev = Corpus(Path(config.data.dev), run.tokenizer, config)
+    # Views are masked before they leave for the device.
+    device = torch.device("cpu") if config.loss.cr_ctc else run.processes.device
+    loader = Loader(corpus.maker, device, workers=config.data.workers, prefetch=config.data.prefetch)
+    beam = load_beam(config.log, run.tokenizer) if run.processes.first else None
+    objective = Objective(state.model, config.loss, optim)
+    n_steps = optim.epochs * -(-len(_batches(corpus, wave, epoch=1)) // optim.accumulate)
+    _introduce(run, wave, corpus, state, n_steps)
+    scores, saved_at_s = DevScores(), time.monotonic()
+    state.model.train()
+    with ProgressBar(disable=not run.processes.first) as bar:
+        task = bar.add_task("train", total=n_steps, completed=progress.stage_step)
+        while progress.epoch < optim.epochs:
+            batches = _batches(corpus, wave, epoch=progress.epoch)
+            fetched = _fetched(run, wave, corpus, loader, batches, progress.epoch, progress.batch)
+            while progress.batch < len(batches):
+                numbers = range(progress.batch, min(progress.batch + optim.accumulate, len(batches)))
+                n_labels = sum(len(corpus.targets[i]) for number in numbers for i in batches[number])
+                lr = learning_rate(progress.stage_step, n_steps, optim)
+                for group in state.optimizer.param_groups:
+                    group["lr"] = lr
+                _seed(config.seed, progress.step, run.processes)
+                parts = islice(fetched, len(numbers))
+                result = take_step(state, objective, parts, n_labels, optim, run.processes)
+                state.average.after_step(state.model, progress.stage_step)
+                progress.after_step(numbers.stop, result.loss, time.monotonic() - run.began_s)
+                bar.update(
+                    task, advance=1, description=f"epoch {progress.epoch} loss {progress.mean_loss:.3f}"
+                )
+                _log_step(run, progress, result, lr)
+                if run.stop_after_steps == progress.step:
+                    _save(run, state)
+                    return None
+                if time.monotonic() - saved_at_s > config.checkpoint_minutes * 60:
+                    saved_at_s = _save(run, state)
+            epochs_left = optim.epochs - progress.epoch - 1
+            scored = not epochs_left or (progress.epoch + 1) % optim.evaluate_every == 0
+            if scored:  # saved as the end of this epoch: a run that is killed while it scores scores again
+                saved_at_s = _save(run, state)
+            state.average.after_epoch(state.model, epochs_left)
+            if scored:
+                scores = _score(run, wave, corpus, dev, beam, state, batches)
+            progress.next_epoch()
+    return scores
 
 
-class _Log:
-    """`log.jsonl`, `config.toml`, `tokenizer.model` of a run folder, and lines on the terminal."""
+def _batches(corpus: Corpus, wave: Wave, *, epoch: int) -> list[np.ndarray]:
+    """An epoch's batches, or the few that a stage is about."""
+    if wave.batches:
+        return corpus.batches(wave.config, epoch=1)[: wave.batches]
+    return corpus.batches(wave.config, epoch=epoch)
 
-    def __init__(self, out: Path, config: TrainConfig, tokenizer: Tokenizer, *, quiet: bool) -> None:
-        self._path, self._quiet = out / "log.jsonl", quiet
-        if not quiet:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "config.toml").write_text(to_toml(asdict(config)), encoding="utf-8")
-            (out / "tokenizer.model").write_bytes(tokenizer.model_proto)
 
-    def write(self, **row: object) -> None:
-        if not self._quiet:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+def _fetched(
+    run: Run, wave: Wave, corpus: Corpus, loader: Loader, batches: list[np.ndarray], epoch: int, first: int
+) -> Iterator[Batch]:
+    """This process' share of an epoch's batches from `first` on: the one place that fetches batches."""
+    rank, count = run.processes.rank, run.processes.count
+    requests = corpus.requests(batches, epoch=epoch, first=first, rank=rank, world=count)
+    for number, made in enumerate(loader.stream(requests), first):
+        draws = [(epoch, number, place) for place in range(rank, len(batches[number]), count)]
+        yield as_batch(made, draws, wave.config, run.processes.device)
 
-    def say(self, line: str) -> None:
-        if not self._quiet:
-            print(line, flush=True)
+
+def _seed(seed: int, step: int, processes: Processes) -> None:
+    """Dropout, and whatever else draws from the global generators in this step."""
+    number = seed * 1_000_003 + step * processes.count + processes.rank
+    torch.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number % 2**32)
+
+
+def _introduce(run: Run, wave: Wave, corpus: Corpus, state: TrainingState, n_steps: int) -> None:
+    if run.config.stages:
+        run.folder.say(f"stage {state.progress.stage + 1} of {len(run.config.stages)}: {wave.name}")
+    n_parameters = sum(p.numel() for p in state.model.parameters())
+    run.folder.say(corpus.summary)
+    run.folder.say(
+        f"{n_parameters / 1e6:.2f} M parameters, about {n_steps} steps, {run.processes.count} process(es), "
+        f"{run.processes.device}"
+    )
+
+
+def _log_step(run: Run, progress: Progress, result: StepResult, lr: float) -> None:
+    """Every so many steps, and whenever something went wrong."""
+    trouble = {key: value for key in ("splits", "lost", "skipped") if (value := getattr(result, key))}
+    if result.lost:
+        run.folder.say(f"step {progress.step}: {result.lost} utterance(s) need more memory than there is")
+    if trouble or progress.step % run.config.log.every_steps == 0:
+        values = {"loss": result.loss, **result.parts, "lr": lr, "grad_norm": result.grad_norm}
+        where = {"step": progress.step, "stage": progress.stage, "epoch": progress.epoch}
+        run.folder.write(**where, **values, **trouble)
+        shown = {f"train/{key}": float(value) for key, value in (values | trouble).items()}
+        run.board.scalars(shown, progress.step)
+
+
+def _save(run: Run, state: TrainingState) -> float:
+    """Write a checkpoint; when, on time.monotonic's clock."""
+    if run.processes.first:
+        save_checkpoint(run.folder.path, state, asdict(run.config), run.tokenizer.model_proto)
+    return time.monotonic()
+
+
+def _score(
+    run: Run,
+    wave: Wave,
+    corpus: Corpus,
+    dev: Corpus,
+    beam: BeamDecoder | None,
+    state: TrainingState,
+    batches: list[np.ndarray],
+) -> DevScores:
+    """The kept weights on dev, by the first process while the others wait."""
+    scores, progress = DevScores(), state.progress
+    if run.processes.first:
+        weights, log = state.average.weights, wave.config.log
+        scores = score_dev(state.model.settings, weights, dev, log, run.processes.device, beam)
+        where = {"step": progress.step, "stage": progress.stage, "epoch": progress.epoch + 1}
+        minutes, loss = run.minutes(), progress.mean_loss
+        run.folder.write(**where, minutes=minutes, train_loss=loss, dev=scores.sets)
+        run.folder.say(
+            f"epoch {progress.epoch + 1}: {minutes:.1f} min, loss {loss:.3f}, dev WER/CER {scores}"
+        )
+        if run.board:
+            few = batches[0][: log.examples]
+            draws = [(progress.epoch, 0, place) for place in range(len(few))]
+            run.board.spectrograms(fetch(corpus, few, draws, wave.config, torch.device("cpu")), progress.step)
+            run.board.scored(scores, dev, state.model, progress.step)
+    wait_for_all()
+    return scores
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
+    """What a configuration says otherwise than the one that a checkpoint was written with, a line each."""
+    lines = []
+    for key in now:
+        old, new = before.get(key, now[key]), now[key]
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += differences(old, new, f"{where}{key}.")
+        elif json.dumps(old) != json.dumps(new):
+            lines.append(f"{where}{key} was {old!r} in the checkpoint, is {new!r}")
+    return lines

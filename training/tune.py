@@ -2,15 +2,14 @@
 
 Beam search with the present weights gives n-best lists; the best weights for these give the next search,
 as lists depend on weights. The weights whose own search made the fewest errors stay. Then GPT-2 scores those
-lists, and gamma is searched together with the n-gram and length weights beside it (`rescore_alpha`,
-`rescore_beta`); gamma 0 is among the points, so that rescoring is never worse on the data it is tuned on. The
-bundle gets the weights and loses its evaluation, which measured others. Log-probabilities are cached under
---work: a second run starts at beam search.
+lists, and alpha, beta and gamma are searched jointly (`rescore_alpha`, `rescore_beta`, `gamma`); gamma 0 is
+among the points, so that rescoring is never worse on the data it is tuned on. The bundle gets the weights and
+loses its evaluation, which measured others. Under --work stay log-probabilities and the lists' components,
+from which a second run starts, `tuning.json`, and `surface.svg`: the WER over each pair of weights.
 """
 
 import argparse
 import functools
-import hashlib
 import json
 import shlex
 import sys
@@ -25,14 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from asr.bundle import ACOUSTIC, EVALUATION, MODEL_CARD
+from asr.bundle import EVALUATION, MODEL_CARD
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.options import DecodingSettings
 from asr.scoring import word_errors
 from asr.transcriber import Transcriber
 from training.manifest import Utterance, read_bytes, read_manifest
-from training.tuning import Candidate, Lists, Range, Weights, make_lists, merge, search
-from training.whole_file import write_json
+from training.svg_charts import beside, surface_chart
+from training.tuning import Candidate, Found, Lists, Range, Weights, make_lists, merge, search, surface
+from training.tuning_cache import TuningCache
+from training.whole_file import write_json, write_text
 from training.workers import Workers, workers
 
 BEAM_RANGE = Range(Weights(0.0, -4.0, -20.0), Weights(2.5, 5.0, 0.0))
@@ -46,6 +47,7 @@ class Dev:
     utterances: Sequence[Utterance]
     log_probs: Sequence[NDArray[np.float32]]  # (T, V) each
     set_weights: Mapping[str, float]
+    cache: TuningCache
 
     def lists(self, candidates: Sequence[Sequence[Candidate]]) -> Lists:
         pairs = list(zip(self.utterances, candidates, strict=True))
@@ -65,7 +67,7 @@ class Trial:
     settings: DecodingSettings
     candidates: Sequence[Sequence[Candidate]]  # per utterance, best first
     lists: Lists
-    seconds: float
+    seconds: float  # next to nothing where the lists were cached
 
     @property
     def objective(self) -> float:
@@ -112,8 +114,9 @@ def main(args: argparse.Namespace) -> None:
     utterances = [u for path in args.manifest for u in read_manifest(path)[: args.limit] if u.text]
     with workers(args.bundle, args.workers, "cpu") as pool:
         bundle = pool.transcriber.bundle
-        log_probs = _cached_log_probs(pool, utterances, args.work)
-        dev = Dev(utterances, log_probs, set_weights)
+        cache = TuningCache(args.work, bundle, utterances)
+        log_probs = cache.log_probs(lambda: _listen_to_all(pool, utterances))
+        dev = Dev(utterances, log_probs, set_weights, cache)
         trials = _tune_beam(pool, dev, args.rounds, args.seed)
         best = min(trials, key=lambda trial: trial.objective)
         best = _narrowed(pool, dev, best, args.beam_widths)
@@ -134,7 +137,10 @@ def main(args: argparse.Namespace) -> None:
         "beam_lm_rescore": rescored,
     }
     write_json(args.work / "tuning.json", report)
-    print(json.dumps({key: report[key] for key in ("decoding", "beam_lm", "beam_lm_rescore")}, indent=2))
+    write_text(args.work / "surface.svg", beside([surface_chart(s) for s in rescored["surfaces"]]))
+    print(json.dumps({key: report[key] for key in ("decoding", "beam_lm")}, indent=2))
+    shown = {key: value for key, value in rescored.items() if key != "surfaces"}
+    print(json.dumps({"beam_lm_rescore": shown}, indent=2))
 
 
 def _tune_beam(pool: Workers, dev: Dev, rounds: int, seed: int) -> list[Trial]:
@@ -148,7 +154,7 @@ def _tune_beam(pool: Workers, dev: Dev, rounds: int, seed: int) -> list[Trial]:
         trials.append(trial)
         merged = [merge(old, new) for old, new in zip(merged, trial.candidates, strict=True)]
         start = Weights(settings.alpha, settings.beta, settings.unknown_word_logp)
-        found = search(dev.lists(merged), start, BEAM_RANGE, seed + number)
+        found = search(dev.lists(merged), start, BEAM_RANGE, seed + number).weights
         if found == start:
             break
         settings = replace(settings, alpha=found.alpha, beta=found.beta, unknown_word_logp=found.unknown)
@@ -169,20 +175,49 @@ def _tune_gpt2(pool: Workers, dev: Dev, best: Trial, seed: int) -> tuple[Decodin
     """The weights beside GPT-2 for the lists that it will get, and what they make of dev."""
     settings = best.settings
     short = [list(row[: settings.rescore_nbest]) for row in best.candidates]
-    scored = pool.map(_score_gpt2, short)
-    lists = dev.lists(list(track(scored, description="gpt2", total=len(short))))
+    scored = dev.cache.lists(
+        "gpt2",
+        [asdict(settings), settings.rescore_nbest],
+        lambda: list(track(pool.map(_score_gpt2, short), description="gpt2", total=len(short))),
+    )
+    lists = dev.lists(scored)
     start = Weights(settings.alpha, settings.beta, settings.unknown_word_logp, gamma=0.0)
     low = Weights(0.0, settings.beta - 1.0, start.unknown, 0.0)
-    high = Weights(1.5 * settings.alpha, settings.beta + 8.0, start.unknown, 1.5)
-    found = search(lists, start, Range(low, high), seed)
+    high = Weights(max(1.0, 1.5 * settings.alpha), settings.beta + 8.0, start.unknown, 1.5)
+    present = _present(settings)
+    candidates = [search(lists, at, Range(low, high), seed) for at in (start, present)]
+    found = min(candidates, key=lambda c: c.objective)
+    weights = found.weights
+    pairs = (("alpha", "beta"), ("alpha", "gamma"), ("beta", "gamma"))
     report = {
-        "objective": lists.objective(found),
-        "wer": lists.set_wers(found),
+        "objective": found.objective,
+        "wer": lists.set_wers(weights),
         "oracle": lists.oracle(),
+        "without_gpt2": lists.objective(start),
+        "before": lists.objective(present),
         "without_own_weights": lists.objective(_gamma_alone(lists, start)),
+        "search": _search_figures(found),
+        "surfaces": [surface(lists, weights, x, y, Range(low, high)) for x, y in pairs],
     }
-    tuned = replace(settings, gamma=found.gamma, rescore_alpha=found.alpha, rescore_beta=found.beta)
+    tuned = replace(settings, gamma=weights.gamma, rescore_alpha=weights.alpha, rescore_beta=weights.beta)
     return tuned, report
+
+
+def _present(settings: DecodingSettings) -> Weights:
+    """What the bundle rescores with as it stands."""
+    alpha = settings.alpha if settings.rescore_alpha is None else settings.rescore_alpha
+    beta = settings.beta if settings.rescore_beta is None else settings.rescore_beta
+    return Weights(alpha, beta, settings.unknown_word_logp, settings.gamma)
+
+
+def _search_figures(found: Found) -> dict[str, float]:
+    """How much was searched, in processor time."""
+    per_minute = 60 * found.settings_scored / max(found.cpu_s, 1e-9)
+    return {
+        "settings": found.settings_scored,
+        "cpu_seconds": round(found.cpu_s, 2),
+        "settings_per_cpu_minute": round(per_minute),
+    }
 
 
 def _gamma_alone(lists: Lists, start: Weights) -> Weights:
@@ -192,8 +227,12 @@ def _gamma_alone(lists: Lists, start: Weights) -> Weights:
 
 def _search_beam(pool: Workers, dev: Dev, settings: DecodingSettings, description: str) -> Trial:
     started = time.perf_counter()
-    found = pool.map(_candidates, [(log_probs, settings) for log_probs in dev.log_probs])
-    candidates = list(track(found, description=description, total=len(dev.log_probs)))
+    items = [(log_probs, settings) for log_probs in dev.log_probs]
+
+    def decode() -> list[list[Candidate]]:
+        return list(track(pool.map(_candidates, items), description=description, total=len(items)))
+
+    candidates = dev.cache.lists("beam", asdict(settings), decode)
     return Trial(settings, candidates, dev.lists(candidates), time.perf_counter() - started)
 
 
@@ -220,26 +259,8 @@ def _listen(transcriber: Transcriber, utterance: Utterance) -> NDArray[np.float3
     return transcriber.listen(read_bytes(utterance)).log_probs
 
 
-def _cached_log_probs(
-    pool: Workers, utterances: Sequence[Utterance], work: Path
-) -> list[NDArray[np.float32]]:
-    """Log-probabilities of every utterance, from the cache when the same model heard the same recordings."""
-    bundle = pool.transcriber.bundle
-    heard = [(str(u.audio), u.offset, u.size) for u in utterances]
-    settings = [asdict(bundle.settings.features), asdict(bundle.settings.acoustic)]
-    key = json.dumps([bundle.files[ACOUSTIC].sha256, settings, heard])
-    path = work / f"log-probs-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
-    if path.exists():
-        with np.load(path) as cached:
-            frames, lengths = cached["frames"], cached["lengths"]
-        return np.split(frames, np.cumsum(lengths)[:-1])
-    found = pool.map(_listen, utterances)
-    log_probs = list(track(found, description="listen", total=len(utterances)))
-    work.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, frames=np.concatenate(log_probs), lengths=[len(frames) for frames in log_probs])
-    temporary.replace(path)
-    return log_probs
+def _listen_to_all(pool: Workers, utterances: Sequence[Utterance]) -> list[NDArray[np.float32]]:
+    return list(track(pool.map(_listen, utterances), description="listen", total=len(utterances)))
 
 
 @functools.cache

@@ -1,18 +1,27 @@
 """Decoding weights that make the fewest word errors on cached n-best lists: plain numpy, no models.
 
-Shapes: U utterances, H hypotheses of one utterance (padded), K sets.
+All weights are searched together, thousands of settings at a time: a setting is a row of a matrix product
+with the components of every hypothesis. Shapes: P points (settings), U utterances, H hypotheses of one
+utterance (padded), K sets.
 """
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-N_RANDOM = 1500
-N_LOCAL = 300  # per refinement
+N_RANDOM = 4000
+N_LOCAL = 800  # per refinement
+N_ALONG_AXIS = 81  # per weight and sweep
+N_SWEEPS = 2
 N_FINALISTS = 15
 N_NEIGHBOURS = 12
+N_SURFACE = 41  # points along each side of a plotted surface
+_CHUNK_SCORES = 4_000_000  # of points x hypotheses held at once: 32 MB
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,20 @@ class Weights:
     beta: float
     unknown: float  # per unknown word
     gamma: float = 0.0
+
+
+AXES = tuple(field.name for field in fields(Weights))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to."""
+
+    weights: Weights
+    objective: float
+    start_objective: float
+    settings_scored: int
+    cpu_s: float  # of processor time
 
 
 @dataclass(frozen=True)
@@ -62,28 +85,39 @@ class Lists:
 
     def set_wers(self, weights: Weights) -> dict[str, float]:
         """WER of each set, with the best candidate of each utterance."""
-        return dict(zip(self.sets, self._wer_k(weights).tolist(), strict=True))
+        return dict(zip(self.sets, self._wers(_points([weights]))[0].tolist(), strict=True))
 
     def objective(self, weights: Weights) -> float:
         """Weighted mean of the sets' WER."""
-        return float(self.set_weights @ self._wer_k(weights))
+        return float(self.objectives(_points([weights]))[0])
+
+    def objectives(self, points_P4: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The objective of many settings, (P,); columns are the fields of `Weights`."""
+        # Not a matrix product: its last digit would depend on how many points there are.
+        objectives_P: NDArray[np.float64] = (self._wers(points_P4) * self.set_weights).sum(axis=1)
+        return objectives_P
 
     def oracle(self) -> dict[str, float]:
         """WER of each set if the best candidate were always chosen."""
         errors_U = np.where(np.isfinite(self.acoustic), self.errors, np.inf).min(axis=1)
         return dict(zip(self.sets, (self.in_set @ errors_U / self.reference_words).tolist(), strict=True))
 
-    def _wer_k(self, weights: Weights) -> NDArray[np.float64]:
-        total_UH = (
-            self.acoustic
-            + weights.alpha * self.ngram
-            + weights.unknown * self.unknown
-            + weights.beta * self.words
-            + weights.gamma * self.gpt2
-        )
-        errors_U = self.errors[np.arange(len(total_UH)), total_UH.argmax(axis=1)]
-        wer_K: NDArray[np.float64] = self.in_set @ errors_U / self.reference_words
-        return wer_K
+    @cached_property
+    def _components(self) -> NDArray[np.float64]:
+        """(4, U * H), in the order of `Weights`' fields."""
+        return np.stack([part.ravel() for part in (self.ngram, self.words, self.unknown, self.gpt2)])
+
+    def _wers(self, points_P4: NDArray[np.float64]) -> NDArray[np.float64]:
+        """WER of each set under each setting, (P, K)."""
+        n_utterances, n_hypotheses = self.acoustic.shape
+        at_once = max(1, _CHUNK_SCORES // self.acoustic.size)
+        rows = np.arange(n_utterances)
+        wers = []
+        for start in range(0, len(points_P4), at_once):
+            totals = points_P4[start : start + at_once] @ self._components + self.acoustic.ravel()
+            best_PU = totals.reshape(-1, n_utterances, n_hypotheses).argmax(axis=2)
+            wers.append(self.errors[rows, best_PU] @ self.in_set.T / self.reference_words)
+        return np.concatenate(wers)
 
 
 def make_lists(
@@ -134,40 +168,83 @@ def merge(first: Sequence[Candidate], second: Sequence[Candidate]) -> list[Candi
     return list(by_text.values())
 
 
-def search(lists: Lists, start: Weights, within: Range, seed: int) -> Weights:
+def search(lists: Lists, start: Weights, within: Range, seed: int) -> Found:
     """The point whose neighbourhood makes the fewest errors, never worse than `start` itself.
 
-    Random points, then closer and closer around the best; among the finalists the one whose neighbours do
-    well on average wins, since single points are lucky: the objective is a staircase of counts.
+    All weights move together: random points, closer and closer around the best, then along each axis through
+    the very best. Among the finalists the one whose neighbours do well on average wins, since single points
+    are lucky: the objective is a staircase of counts.
     """
+    began = time.process_time()
     rng = np.random.default_rng(seed)
-    low = np.array([within.low.alpha, within.low.beta, within.low.unknown, within.low.gamma])
-    high = np.array([within.high.alpha, within.high.beta, within.high.unknown, within.high.gamma])
-    first = np.array([start.alpha, start.beta, start.unknown, start.gamma])
-    points = [first, *rng.uniform(low, high, (N_RANDOM, 4))]
-    scored = sorted(((lists.objective(_weights(p)), tuple(p)) for p in points), key=lambda s: s[0])
+    low, high = _points([within.low, within.high])
+    first = _points([start])
+    points = np.concatenate([first, rng.uniform(low, high, (N_RANDOM, len(AXES)))])
+    scored = _Scored(lists, points)
     for width in (0.15, 0.05, 0.02):
-        centres = np.array([p for _, p in scored[:10]])
-        around = centres[rng.integers(len(centres), size=N_LOCAL)] + rng.normal(0, width, (N_LOCAL, 4)) * (
-            high - low
-        )
-        scored += [(lists.objective(_weights(p)), tuple(p)) for p in np.clip(around, low, high)]
-        scored.sort(key=lambda s: s[0])
+        centres = scored.best(20)
+        steps = rng.normal(0, width, (N_LOCAL, len(AXES))) * (high - low)
+        scored.add(np.clip(centres[rng.integers(len(centres), size=N_LOCAL)] + steps, low, high))
+    for _ in range(N_SWEEPS):
+        for axis in range(len(AXES)):
+            line = np.repeat(scored.best(1), N_ALONG_AXIS, axis=0)
+            line[:, axis] = np.linspace(low[axis], high[axis], N_ALONG_AXIS)
+            scored.add(line)
+    finalists = np.round(np.concatenate([scored.best(N_FINALISTS), first]), 3)  # dev tells no more apart
+    near = rng.normal(0, 0.02, (len(finalists), N_NEIGHBOURS, len(AXES))) * (high - low)
+    around = np.clip(finalists[:, None] + near, low, high).reshape(-1, len(AXES))
+    own_F = scored.add(finalists)
+    smooth_F = (own_F + scored.add(around).reshape(len(finalists), -1).mean(axis=1)) / 2
+    smooth_F[own_F > scored.objectives[0]] = np.inf  # never worse than the start
+    weights = start if np.isinf(smooth_F).all() else Weights(*finalists[smooth_F.argmin()].tolist())
+    return Found(
+        weights=weights,
+        objective=lists.objective(weights),
+        start_objective=float(scored.objectives[0]),
+        settings_scored=len(scored.points),
+        cpu_s=time.process_time() - began,
+    )
 
-    def neighbourhood(point: tuple[float, ...]) -> float:
-        near = np.array(point) + rng.normal(0, 0.02, (N_NEIGHBOURS, 4)) * (high - low)
-        return float(np.mean([lists.objective(_weights(p)) for p in np.clip(near, low, high)]))
 
-    finalists = scored[:N_FINALISTS]
-    chosen = min(finalists, key=lambda s: (s[0] + neighbourhood(s[1])) / 2)
-    best = _rounded(_weights(np.array(chosen[1])))
-    return best if lists.objective(best) <= lists.objective(start) else start
+def surface(lists: Lists, at: Weights, x: str, y: str, within: Range) -> dict[str, Any]:
+    """The objective over two weights, the others held as they are at a point: what is plotted.
+
+    Returns `x`, `y` (names), `x_values`, `y_values`, `objective` (a row per y) and `at` (the point).
+    """
+    columns = [AXES.index(x), AXES.index(y)]
+    low, high = _points([within.low, within.high])
+    x_values, y_values = (np.linspace(low[c], high[c], N_SURFACE) for c in columns)
+    grid = np.repeat(_points([at]), N_SURFACE**2, axis=0)
+    grid[:, columns[0]] = np.tile(x_values, N_SURFACE)
+    grid[:, columns[1]] = np.repeat(y_values, N_SURFACE)
+    objectives = lists.objectives(grid).reshape(N_SURFACE, N_SURFACE)
+    return {
+        "x": x,
+        "y": y,
+        "x_values": x_values.round(4).tolist(),
+        "y_values": y_values.round(4).tolist(),
+        "objective": objectives.round(5).tolist(),
+        "at": [getattr(at, x), getattr(at, y)],
+    }
 
 
-def _weights(point: NDArray[np.float64]) -> Weights:
-    return Weights(*map(float, point))
+class _Scored:
+    """Points tried so far, with their objectives; the first point is the start."""
+
+    def __init__(self, lists: Lists, points: NDArray[np.float64]) -> None:
+        self._lists = lists
+        self.points, self.objectives = points, lists.objectives(points)
+
+    def add(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        objectives = self._lists.objectives(points)
+        self.points = np.concatenate([self.points, points])
+        self.objectives = np.concatenate([self.objectives, objectives])
+        return objectives
+
+    def best(self, count: int) -> NDArray[np.float64]:
+        """The best points, (count, 4); of equals the one tried first."""
+        return self.points[np.argsort(self.objectives, kind="stable")[:count]]
 
 
-def _rounded(weights: Weights) -> Weights:
-    """Three decimals are more than dev can tell apart."""
-    return replace(weights, **{name: round(value, 3) for name, value in vars(weights).items()})
+def _points(weights: Sequence[Weights]) -> NDArray[np.float64]:
+    return np.array([astuple(w) for w in weights], dtype=np.float64)

@@ -1,11 +1,12 @@
 """Files that are written whole or not at all: under a temporary name beside the place, then renamed."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 
 def write_text(path: Path, text: str) -> None:
@@ -22,7 +23,19 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file, from any device."""
+    """A safetensors file, from any device, on the disk when this returns.
+
+    Raises OSError when it cannot be written: what was there before is untouched.
+    """
     temporary = path.with_suffix(".tmp")
-    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)
-    temporary.replace(path)
+    # as bytes: safetensors' own writer leaves a file of a random name behind when it is killed
+    content = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written ({error}); what was there before is untouched") from error

@@ -1,4 +1,4 @@
-"""Lengths and masks of padded batches. B utterances, T frames."""
+"""Lengths and masks of padded batches. B utterances, C channels, T frames, F bands."""
 
 import torch
 
@@ -6,6 +6,14 @@ import torch
 def frame_mask(lengths_B: torch.Tensor, n_frames: int) -> torch.Tensor:
     """True where a frame is real, (B, T)."""
     return torch.arange(n_frames, device=lengths_B.device)[None, :] < lengths_B[:, None]
+
+
+def zero_padding(x_BCTF: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
+    """Zeros past each utterance's length, so that a convolution over time sees what it would see alone.
+
+    x_BCTF: (B, C, T, F), F being 1 where there is no second axis to convolve over.
+    """
+    return x_BCTF * frame_mask(lengths_B, x_BCTF.shape[2])[:, None, :, None]
 
 
 def reversed_within_lengths(values_BTD: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:

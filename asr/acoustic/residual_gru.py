@@ -7,13 +7,16 @@ last real frame, and the normalisations look at one frame at a time.
 Shapes: B utterances, T frames, F mel bands, C channels, D model width, V outputs.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from asr.acoustic.masking import frame_mask, reversed_within_lengths
+from asr.acoustic.intermediate import through_blocks, upsampled_log_probs
+from asr.acoustic.masking import reversed_within_lengths, zero_padding
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,15 @@ class ResidualGruSettings:
 
     vocab_size: int  # CTC outputs, blank included
     n_mels: int = 80
-    subsampling: int = 8  # features per output frame: 4 or 8
+    subsampling: int = 8  # features per frame of the GRUs: 4 or 8
+    upsampling: int = 1  # output frames per frame of the GRUs: characters at 8x need 2
     conv_channels: int = 32  # twice as many after the first stride
     conv_blocks: int = 2  # residual blocks, after the last stride: earlier ones cost four times as much each
     width: int = 384  # of the GRU blocks' input and output
     gru_hidden: int = 256  # per direction
     gru_blocks: int = 3
     dropout: float = 0.1
+    self_condition_every: int = 0  # GRU blocks between self-conditionings on the posteriors; 0: none
 
     def __post_init__(self) -> None:
         if self.subsampling not in (4, 8):
@@ -37,10 +42,27 @@ class ResidualGruSettings:
             raise ValueError(
                 f"n_mels ({self.n_mels}) must be a multiple of the subsampling ({self.subsampling})"
             )
-        if min(self.vocab_size, self.conv_channels, self.width, self.gru_hidden, self.gru_blocks) < 1:
+        sizes = (self.vocab_size, self.conv_channels, self.width, self.gru_hidden, self.gru_blocks)
+        if min(*sizes, self.upsampling) < 1:
             raise ValueError("sizes must be at least 1")
+        if self.conv_blocks < 0 or self.self_condition_every < 0:
+            raise ValueError("conv_blocks and self_condition_every must be at least 0")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in 0..1, not {self.dropout}")
+
+    @property
+    def features_per_output(self) -> Fraction:
+        """Features per frame of log-probabilities: times the hop, the seconds between two of them."""
+        return Fraction(self.subsampling, self.upsampling)
+
+    def output_frames(self, n_features: int) -> int:
+        """Frames of log-probabilities that so many features give."""
+        return -(-n_features // self.subsampling) * self.upsampling
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks that can have an intermediate output, the last included."""
+        return self.gru_blocks
 
 
 class ResidualGru(nn.Module):
@@ -60,28 +82,46 @@ class ResidualGru(nn.Module):
         self.projection = nn.Linear(channels * (settings.n_mels // settings.subsampling), settings.width)
         self.gru_blocks = nn.ModuleList(_GruBlock(settings) for _ in range(settings.gru_blocks))
         self.final_norm = nn.LayerNorm(settings.width)
-        self.output = nn.Linear(settings.width, settings.vocab_size)
+        n_outputs = settings.vocab_size * settings.upsampling
+        self.output = nn.Linear(settings.width, n_outputs)
+        self.condition = nn.Linear(n_outputs, settings.width) if settings.self_condition_every else None
 
     def forward(
         self, features_BTF: torch.Tensor, lengths_B: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """features_BTF: float32, anything past `lengths_B`. lengths_B: int64, at least 1.
 
-        Returns log-probabilities (B, ceil(T / subsampling), V), normalised over V, and their lengths. Rows
-        past an utterance's length are to be ignored.
+        Returns log-probabilities (B, ceil(T / subsampling) * upsampling, V), normalised over V, and their
+        lengths. Rows past an utterance's length are to be ignored.
         """
+        outputs, lengths_B = self.at_blocks(features_BTF, lengths_B)
+        return outputs[-1], lengths_B
+
+    def at_blocks(
+        self, features_BTF: torch.Tensor, lengths_B: torch.Tensor, wanted: Collection[int] = ()
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """As `forward`, with the log-probabilities after the blocks `wanted` (from 1) before the last's."""
         x_BCTF = features_BTF[:, None]
         for layer in self.convolutions:
             if isinstance(layer, _Stride):
-                x_BCTF = layer(_zero_padding(x_BCTF, lengths_B)).contiguous(memory_format=torch.channels_last)
+                x_BCTF = layer(zero_padding(x_BCTF, lengths_B)).contiguous(memory_format=torch.channels_last)
                 lengths_B = (lengths_B + 1) // 2
             else:
                 x_BCTF = layer(x_BCTF, lengths_B)
         x_BTD = self.projection(x_BCTF.transpose(1, 2).flatten(2))
-        for block in self.gru_blocks:
-            x_BTD = block(x_BTD, lengths_B)
-        logits_BTV = self.output(self.final_norm(x_BTD))
-        return logits_BTV.float().log_softmax(dim=-1), lengths_B
+        outputs = through_blocks(
+            self.gru_blocks,
+            x_BTD,
+            lengths_B,
+            self._log_probs,
+            wanted=wanted,
+            condition=self.condition,
+            condition_every=self.settings.self_condition_every,
+        )
+        return outputs, lengths_B * self.settings.upsampling
+
+    def _log_probs(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        return upsampled_log_probs(self.output(self.final_norm(x_BTD)), self.settings.upsampling)
 
 
 class _Stride(nn.Sequential):
@@ -103,8 +143,8 @@ class _ConvBlock(nn.Module):
 
     def forward(self, x_BCTF: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
         y_BCTF: torch.Tensor = self.norm(x_BCTF.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        y_BCTF = self.conv_1(_zero_padding(functional.gelu(y_BCTF), lengths_B))
-        y_BCTF = self.conv_2(_zero_padding(self.dropout(functional.gelu(y_BCTF)), lengths_B))
+        y_BCTF = self.conv_1(zero_padding(functional.gelu(y_BCTF), lengths_B))
+        y_BCTF = self.conv_2(zero_padding(self.dropout(functional.gelu(y_BCTF)), lengths_B))
         return x_BCTF + y_BCTF
 
 
@@ -126,8 +166,3 @@ class _GruBlock(nn.Module):
         both_BTD = torch.cat([ahead_BTD, reversed_within_lengths(back_BTD, lengths_B)], dim=-1)
         projected: torch.Tensor = self.dropout(self.projection(both_BTD))
         return x_BTD + projected
-
-
-def _zero_padding(x_BCTF: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
-    mask_BT = frame_mask(lengths_B, x_BCTF.shape[2])
-    return x_BCTF * mask_BT[:, None, :, None]

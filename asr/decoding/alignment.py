@@ -120,9 +120,13 @@ def _group(
     spans = forced_align(log_probs_TV, ids, tokenizer.blank_id)
     confidences = token_confidence(log_probs_TV, ids, spans)
     placed: list[tuple[float, float, float]] = []
+    separated = True  # by a label of its own, which belongs to no word
     for i, (start, end), confidence in zip(ids, spans, confidences, strict=True):
-        if not placed or tokenizer.pieces[i].startswith(WORD_MARK):
+        if i == tokenizer.separator_id:
+            separated = True
+        elif separated or tokenizer.pieces[i].startswith(WORD_MARK):
             placed.append((start, end, confidence))
+            separated = False
         else:
             first, _, lowest = placed[-1]
             placed[-1] = (first, end, min(lowest, confidence))

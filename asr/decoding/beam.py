@@ -58,7 +58,9 @@ class BeamDecoder:
         self._lm = lm
         self._settings = settings
         self._vocab_size = tokenizer.vocab_size
-        self._search = _PrefixSearch(list(tokenizer.pieces), _WordScorer(lm, settings))
+        labels = [" " if i == tokenizer.separator_id else p for i, p in enumerate(tokenizer.pieces)]
+        is_bpe = tokenizer.separator_id is None
+        self._search = _PrefixSearch(labels, is_bpe, _WordScorer(lm, settings))
 
     def decode(
         self,
@@ -97,9 +99,9 @@ class BeamDecoder:
 class _PrefixSearch(BeamSearchDecoderCTC):  # type: ignore[misc, unused-ignore]
     """pyctcdecode's search loop with a language model of its own and bounded caches."""
 
-    def __init__(self, labels: list[str], words: "_WordScorer") -> None:
+    def __init__(self, labels: list[str], is_bpe: bool, words: "_WordScorer") -> None:
         super().__init__(
-            Alphabet(labels, is_bpe=True)
+            Alphabet(labels, is_bpe=is_bpe)
         )  # not build_alphabet: it guesses, warns and may add columns
         self.cleanup()  # leaves the class-level container as it was
         self._words = words
@@ -120,7 +122,10 @@ class _PrefixSearch(BeamSearchDecoderCTC):  # type: ignore[misc, unused-ignore]
             prune_history=False,  # would drop hypotheses that an n-best list must have
             hotword_scorer=cast(Any, scorer),  # has the methods that the loop calls
         )
-        return [(text, float(acoustic)) for text, _, _, acoustic, _ in beams]
+        found: dict[str, float] = {}
+        for text, _, _, acoustic, _ in beams:  # with a separator label, a text may or may not end in one
+            found[text] = float(np.logaddexp(found.get(text, -np.inf), acoustic))
+        return list(found.items())
 
     def _get_lm_beams(
         self,
@@ -192,7 +197,8 @@ def _frames(
 
 def _check_pieces(tokenizer: Tokenizer) -> None:
     pieces = tokenizer.pieces
-    tokens = [piece for i, piece in enumerate(pieces) if i != tokenizer.blank_id]
+    marks = (tokenizer.blank_id, tokenizer.separator_id)
+    tokens = [piece for i, piece in enumerate(pieces) if i not in marks]
     if len(pieces) != tokenizer.vocab_size or pieces[tokenizer.blank_id] != "":
         raise MismatchError("the tokenizer's pieces must be one per CTC output, the blank's empty")
     if special := [piece for piece in tokens if _SPECIAL_PIECE.fullmatch(piece)]:
@@ -201,5 +207,5 @@ def _check_pieces(tokenizer: Tokenizer) -> None:
         )
     if len(set(tokens)) != len(tokens):
         raise MismatchError("the tokenizer has the same piece twice")
-    if not any(piece.startswith(WORD_MARK) for piece in tokens):
+    if tokenizer.separator_id is None and not any(piece.startswith(WORD_MARK) for piece in tokens):
         raise MismatchError(f"no piece of the tokenizer starts a word with {WORD_MARK}")
