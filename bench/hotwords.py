@@ -40,6 +40,7 @@ class SyllableTokenizer:
         parts = [*letters, *(c + v for c in "bdfgklmnprstvz" for v in "aeiou")]
         self.pieces = ["", *parts, *(MARK + part for part in parts)]
         self.vocab_size, self.blank_id = len(self.pieces), 0
+        self.separator_id: int | None = None
         self._ids = {piece: i for i, piece in enumerate(self.pieces)}
 
     def encode(self, text: str) -> list[int]:

@@ -19,6 +19,7 @@ class ScriptedTokenizer:
         self.pieces = ["", *(piece.replace("_", MARK) for piece in pieces)]
         self.vocab_size = len(self.pieces)
         self.blank_id = 0
+        self.separator_id: int | None = None
 
     def encode(self, text: str) -> list[int]:
         rest, ids = "".join(MARK + word for word in text.split()), []
