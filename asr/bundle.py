@@ -21,10 +21,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from asr.acoustic.kinds import AcousticSettings, to_section
-from asr.bundle_checks import acoustic_from_dict, check_files_fit, settings_from_dict
+from asr.bundle_checks import acoustic_from_dict, check_files_fit, features_from_dict, settings_from_dict
 from asr.decoding.options import DecodingSettings
 from asr.errors import ChecksumError, MismatchError, MissingFileError
 from asr.features import FeatureSettings
+from asr.features import to_section as features_to_section
 
 FORMAT_VERSION = 1
 INDEX = "bundle.json"
@@ -135,7 +136,7 @@ def _index_text(settings: BundleSettings, files: Mapping[str, BundleFile]) -> st
         "name": settings.name,
         "created": settings.created,
         "commit": settings.commit,
-        "features": asdict(settings.features),
+        "features": features_to_section(settings.features),
         "acoustic": to_section(settings.acoustic),
         "decoding": asdict(settings.decoding),
         "training": dict(settings.training),
@@ -170,7 +171,7 @@ def _read_index(path: Path) -> tuple[BundleSettings, dict[str, BundleFile], str]
         name=str(index["name"]),
         created=str(index["created"]),
         commit=str(index["commit"]),
-        features=settings_from_dict(FeatureSettings, index["features"], "features"),
+        features=features_from_dict(index["features"], "features"),
         acoustic=acoustic_from_dict(index["acoustic"], "acoustic"),
         decoding=settings_from_dict(DecodingSettings, index["decoding"], "decoding"),
         training=index["training"],

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from asr.acoustic.huggingface_ctc import HuggingFaceCtcSettings
 from asr.acoustic.kinds import ADDED_LATER, FIRST_KIND, KINDS, AcousticSettings, build
 from asr.errors import MismatchError
-from asr.features import FeatureSettings
+from asr.features import FEATURES_ADDED_LATER, FeatureSettings
 from asr.tokenizer import WORD_MARK, Tokenizer
 
 Settings = TypeVar("Settings")
@@ -58,6 +58,13 @@ def acoustic_from_dict(values: Any, where: str) -> AcousticSettings:
         raise MismatchError(f"{where}.kind is {kind!r}, this program knows {known}")
     rest = {key: value for key, value in values.items() if key != "kind"}
     return settings_from_dict(KINDS[kind], ADDED_LATER.get(kind, {}) | rest, where)
+
+
+def features_from_dict(values: Any, where: str) -> FeatureSettings:
+    """The features' section of an index or a run, old ones included. Raises MismatchError."""
+    return settings_from_dict(
+        FeatureSettings, FEATURES_ADDED_LATER | values if isinstance(values, Mapping) else values, where
+    )
 
 
 def _is_of(value: Any, expected: Any) -> bool:

@@ -5,14 +5,18 @@ pad_mode="constant"`, HTK mel scale, no area normalisation (held by `tests/test_
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 
 from asr.audio import SAMPLE_RATE, Samples
 
 _LEAST_DEVIATION = 0.5  # of log-mels, in nepers; speech has 2 to 4
+
+# Settings that came later, with the value that bundles made before have: absent means this.
+FEATURES_ADDED_LATER: dict[str, Any] = {"variance": False}
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,12 @@ class FeatureSettings:
     @property
     def hop_length(self) -> int:
         return _whole(self.hop_ms * SAMPLE_RATE / 1000)
+
+
+def to_section(settings: FeatureSettings) -> dict[str, Any]:
+    """The settings as bundle.json and train.json hold them; later ones only where they differ."""
+    implied = FEATURES_ADDED_LATER
+    return {k: v for k, v in asdict(settings).items() if k not in implied or v != implied[k]}
 
 
 def _whole(samples: float) -> int:

@@ -27,10 +27,9 @@ from asr.bundle import (
     Bundle,
     BundleSettings,
 )
-from asr.bundle_checks import acoustic_from_dict, settings_from_dict
+from asr.bundle_checks import acoustic_from_dict, features_from_dict
 from asr.decoding.options import DecodingSettings
 from asr.errors import AsrError, MismatchError
-from asr.features import FeatureSettings
 from asr.transcriber import Transcriber
 from training.model_card import model_card
 
@@ -93,7 +92,7 @@ def export(args: argparse.Namespace) -> Bundle:
         name=args.name or args.out.absolute().name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=str(run["commit"]),
-        features=settings_from_dict(FeatureSettings, run["features"], "train.json: features"),
+        features=features_from_dict(run["features"], "train.json: features"),
         acoustic=acoustic_from_dict(run["acoustic"], "train.json: acoustic"),
         decoding=Bundle.load(args.decoding).settings.decoding if args.decoding else DecodingSettings(),
         training=_summary(run, args),

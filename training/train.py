@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 
 from asr.acoustic.kinds import build, kind_of, to_section
 from asr.decoding.beam import BeamDecoder
+from asr.features import to_section as features_section
 from asr.tokenizer import Tokenizer
 from training.board import Board
 from training.checkpoint import CHECKPOINT, Checkpoint, save_checkpoint
@@ -108,7 +109,7 @@ def train(
             write_tensors(out / "model.safetensors", weights, {"kind": kind_of(settings)})
             summary = {
                 "acoustic": to_section(settings),
-                "features": asdict(features),
+                "features": features_section(features),
                 "config": asdict(config),
                 "commit": commit,
                 "steps": progress.step,
