@@ -13,6 +13,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -141,8 +142,11 @@ def _mapping(workers: int) -> Iterator[_Map]:
         "forkserver"
     )  # a fork would take this process' threads' locks along
     context.set_forkserver_preload(["training.prepare"])
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
-        yield lambda found, settings: pool.map(_examine, found, [settings] * len(found), chunksize=16)
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+            yield lambda found, settings: pool.map(_examine, found, [settings] * len(found), chunksize=16)
+    except BrokenProcessPool as error:
+        raise OSError("a process that examined recordings died, perhaps for want of memory") from error
 
 
 def _one_thread() -> None:

@@ -14,7 +14,6 @@ from typing import Protocol
 
 import av
 import numpy as np
-import scipy.fft
 
 from asr.audio import SAMPLE_RATE, Samples, read_audio
 
@@ -65,9 +64,9 @@ class Room:
     def apply(self, samples: Samples) -> Samples:
         """As loud as before, not delayed, the echo of the last word cut off at the recording's end."""
         response = _impulse_response(self.number, self.rt60_low_s, self.rt60_high_s)
-        n_fft = scipy.fft.next_fast_len(len(samples) + len(response) - 1, real=True)
-        spectrum = scipy.fft.rfft(samples, n_fft) * scipy.fft.rfft(response, n_fft)
-        echoing = scipy.fft.irfft(spectrum, n_fft)[: len(samples)]
+        n_fft = _fft_length(len(samples) + len(response) - 1)
+        spectrum = np.fft.rfft(samples, n_fft) * np.fft.rfft(response, n_fft)
+        echoing = np.fft.irfft(spectrum, n_fft)[: len(samples)]
         return _as_float(echoing * np.sqrt(_power(samples) / max(_power(echoing), 1e-20)))
 
     def __str__(self) -> str:
@@ -81,10 +80,10 @@ class ColouredNoise:
     seed: int
 
     def apply(self, samples: Samples) -> Samples:
-        n_fft = scipy.fft.next_fast_len(len(samples), real=True)
+        n_fft = _fft_length(max(2, len(samples)))
         white = np.random.default_rng(self.seed).standard_normal(n_fft, dtype=np.float32)
-        hz = np.maximum(scipy.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE), 20.0).astype(np.float32)
-        noise = scipy.fft.irfft(scipy.fft.rfft(white) * hz ** np.float32(-self.colour / 2), n_fft)
+        hz = np.maximum(np.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE), 20.0)
+        noise = np.fft.irfft(np.fft.rfft(white) * hz ** (-self.colour / 2), n_fft)
         return _mixed(samples, noise[: len(samples)], self.snr_db)
 
     def __str__(self) -> str:
@@ -235,7 +234,7 @@ def _mixed(samples: Samples, noise: Samples, snr_db: float) -> Samples:
     """Noise added so that the speech, pauses not counted, is `snr_db` above it."""
     noise_power = max(_power(noise), 1e-20)
     wanted = _active_power(samples) / 10 ** (snr_db / 10)
-    return _as_float(samples + noise * np.float32(np.sqrt(wanted / noise_power)))
+    return _as_float(samples + noise * np.sqrt(wanted / noise_power))
 
 
 def _active_power(samples: Samples) -> float:
@@ -250,6 +249,12 @@ def _active_power(samples: Samples) -> float:
 
 def _power(samples: Samples) -> float:
     return float(np.mean(np.square(samples, dtype=np.float64)))
+
+
+def _fft_length(at_least: int) -> int:
+    """The next length of 2^n or 3 * 2^n, which are fast."""
+    power = 1 << max(1, at_least - 1).bit_length()
+    return 3 * power // 4 if 3 * power // 4 >= at_least else power
 
 
 def _rate(factor: float) -> int:
