@@ -78,7 +78,7 @@ def test_score_alone_equals_score_in_a_batch(scorer: Gpt2Scorer, monkeypatch: py
     assert scorer.score(texts) == pytest.approx(alone, abs=1e-4)
     assert scorer.score(texts[::-1]) == pytest.approx(alone[::-1], abs=1e-4)
     assert scorer.score(texts) == scorer.score(texts)
-    monkeypatch.setattr(asr.decoding.rescoring, "_MAX_BATCH_TOKENS", 1)
+    monkeypatch.setattr(asr.decoding.rescoring, "_MAX_NODES", 1)
     assert scorer.score(texts) == pytest.approx(alone, abs=1e-4)
     assert scorer.score([]) == []
 
@@ -138,7 +138,7 @@ class ScriptedScorer:
         self.scores = scores
         self.asked: list[str] = []
 
-    def score(self, texts: Sequence[str]) -> list[float]:
+    def score(self, texts: Sequence[str], *, deadline: float | None = None) -> list[float]:
         self.asked += texts
         return [self.scores[text] for text in texts]
 

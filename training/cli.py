@@ -14,6 +14,7 @@ STAGES = {
     "gpt2": "train a small GPT-2 language model",
     "export": "put a run, its vocabulary and language models into a bundle",
     "tune": "search the decoding weights on dev",
+    "calibrate": "fit word confidence and word times on dev, check them on test",
     "evaluate": "WER and CER per set and decoder",
 }
 
