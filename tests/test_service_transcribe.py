@@ -32,7 +32,7 @@ def test_answer_has_every_field_of_the_contract(recording: bytes) -> None:
         "text": SECRET,
         "decoder": "beam_lm",
         "duration_s": 1.0,
-        "words": [{"word": "attack", "start_s": 0.1, "end_s": 0.4, "confidence": 0.9}],
+        "words": [{"word": "attack", "start_s": 0.1, "end_s": 0.4, "confidence": 0.9, "lm_only": False}],
         "hypotheses": [{"text": SECRET, "scores": scores}],
         "model": {"name": "scripted", "sha256": "5" * 64},
         "request_id": "abc-1",

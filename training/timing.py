@@ -8,7 +8,7 @@ import jiwer
 import numpy as np
 
 from asr.audio import SAMPLE_RATE
-from asr.decoding.calibration import Calibration
+from asr.decoding.calibration import MOST_SHIFT_S, Calibration
 from asr.decoding.options import DecoderName, DecodingOptions
 from asr.decoding.result import Hypothesis, Scores
 from asr.decoding.words import describe_words
@@ -66,7 +66,8 @@ def fitted_shifts(found: Sequence[Edge]) -> tuple[float, float]:
     """Seconds to add to beginnings and ends, whole milliseconds, from the reference text's edges.
 
     The shift that makes the median distance least is minus the middle of the shortest stretch that holds
-    half of the errors. 0 for a kind of which there is no edge.
+    half of the errors. 0 for a kind of which there is no edge, and where the model is so poor that it would
+    shift by more than is believed.
     """
     shifts = []
     for kind in ("start", "end"):
@@ -76,7 +77,8 @@ def fitted_shifts(found: Sequence[Edge]) -> tuple[float, float]:
             continue
         half = len(errors_s) // 2
         narrowest = int((errors_s[half:] - errors_s[: len(errors_s) - half]).argmin())
-        shifts.append(round(-float(errors_s[narrowest] + errors_s[narrowest + half]) / 2, 3))
+        shift_s = round(-float(errors_s[narrowest] + errors_s[narrowest + half]) / 2, 3)
+        shifts.append(shift_s if abs(shift_s) <= MOST_SHIFT_S else 0.0)
     return shifts[0], shifts[1]
 
 

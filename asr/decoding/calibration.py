@@ -17,7 +17,7 @@ from asr.decoding.evidence import FEATURES
 from asr.decoding.options import DECODERS
 from asr.errors import MismatchError
 
-_MOST_SHIFT_S = 0.5  # a larger correction is a broken alignment
+MOST_SHIFT_S = 0.5  # a larger correction is a broken alignment
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def calibration_from_json(section: Any) -> Calibration:
     if not isinstance(maps, Mapping) or not set(maps) <= set(DECODERS):
         raise MismatchError(f"calibration.maps must have only {', '.join(DECODERS)}")
     shifts = [_number(section[key], f"calibration.{key}") for key in ("start_shift_s", "end_shift_s")]
-    if max(map(abs, shifts)) > _MOST_SHIFT_S:
-        raise MismatchError(f"calibration shifts times by {shifts} s, at most {_MOST_SHIFT_S} is believed")
+    if max(map(abs, shifts)) > MOST_SHIFT_S:
+        raise MismatchError(f"calibration shifts times by {shifts} s, at most {MOST_SHIFT_S} is believed")
     return Calibration(
         acoustic_sha256=str(section["acoustic_sha256"]),
         maps={name: _map(values, f"calibration.maps.{name}") for name, values in maps.items()},
