@@ -8,6 +8,8 @@ unigrams.txt          the n-gram's words, one a line
 gpt2/                 GPT-2 and its tokenizer in Hugging Face layout
 evaluation.json       measured error rates        } absent until evaluated
 MODEL_CARD.md         the same for people         }
+calibration.json      how well confidence and times fit   } absent until `asr-train calibrate`
+reliability.svg       the same as a picture               }
 """
 
 import hashlib
@@ -16,12 +18,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from asr.acoustic.kinds import AcousticSettings, to_section
 from asr.bundle_checks import acoustic_from_dict, check_files_fit, features_from_dict, settings_from_dict
+from asr.decoding.calibration import Calibration, calibration_from_json
 from asr.decoding.options import DecodingSettings
 from asr.errors import ChecksumError, MismatchError, MissingFileError
 from asr.features import FeatureSettings
@@ -36,6 +39,9 @@ UNIGRAMS = "unigrams.txt"
 GPT2 = "gpt2"
 EVALUATION = "evaluation.json"
 MODEL_CARD = "MODEL_CARD.md"
+CALIBRATION = "calibration.json"
+RELIABILITY = "reliability.svg"
+MEASUREMENTS = (EVALUATION, MODEL_CARD, CALIBRATION, RELIABILITY)  # not needed for transcribing
 REQUIRED = (ACOUSTIC, TOKENIZER, NGRAM, UNIGRAMS, f"{GPT2}/config.json", f"{GPT2}/model.safetensors")
 
 
@@ -58,6 +64,7 @@ class BundleSettings:
     acoustic: AcousticSettings
     decoding: DecodingSettings
     training: Mapping[str, Any] = field(default_factory=dict)  # free summary for people: config, data, steps
+    calibration: Calibration | None = None  # fitted by `asr-train calibrate`; never changes a text
 
 
 @dataclass(frozen=True)
@@ -115,9 +122,11 @@ class Bundle:
 
     @property
     def measured_sha256(self) -> str:
-        """Of bundle.json without its evaluation and card: what an evaluation measured, whoever carries it."""
-        files = {n: file for n, file in self.files.items() if n not in (EVALUATION, MODEL_CARD)}
-        return hashlib.sha256(_index_text(self.settings, files).encode()).hexdigest()
+        """Of bundle.json without measurements and calibration: what an evaluation of texts depends on."""
+        files = {n: file for n, file in self.files.items() if n not in MEASUREMENTS}
+        return hashlib.sha256(
+            _index_text(replace(self.settings, calibration=None), files).encode()
+        ).hexdigest()
 
     def with_changes(self, settings: BundleSettings, changed: Mapping[str, bytes | None]) -> "Bundle":
         """Save this bundle over itself with other settings and files (None removes one), hashed anew."""
@@ -142,6 +151,8 @@ def _index_text(settings: BundleSettings, files: Mapping[str, BundleFile]) -> st
         "training": dict(settings.training),
         "files": {name: asdict(file) for name, file in sorted(files.items())},
     }
+    if settings.calibration is not None:
+        index["calibration"] = settings.calibration.as_json()
     return json.dumps(index, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -175,11 +186,19 @@ def _read_index(path: Path) -> tuple[BundleSettings, dict[str, BundleFile], str]
         acoustic=acoustic_from_dict(index["acoustic"], "acoustic"),
         decoding=settings_from_dict(DecodingSettings, index["decoding"], "decoding"),
         training=index["training"],
+        calibration=calibration_from_json(index["calibration"]) if "calibration" in index else None,
     )
     files = {
         str(_inner_path(name)): settings_from_dict(BundleFile, file, f"files.{name}")
         for name, file in index["files"].items()
     }
+    if settings.calibration and ACOUSTIC in files:
+        expected, found = settings.calibration.acoustic_sha256, files[ACOUSTIC].sha256
+        if expected != found:
+            raise MismatchError(
+                f"{index_path}: the calibration is of acoustic weights {expected}, {ACOUSTIC} is {found}: "
+                "calibrate again"
+            )
     return settings, files, hashlib.sha256(content).hexdigest()
 
 

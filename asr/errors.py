@@ -8,6 +8,7 @@ AsrError
 ├── OptionsError              a decoding option out of range
 ├── TextError                 a text with characters outside the vocabulary
 ├── DecodingTimeoutError      beam search passed its deadline
+│   └── RescoringTimeoutError     GPT-2 did; caught by the transcriber when it was only rescoring's budget
 └── BundleError               a bundle that must not be served
     ├── MissingFileError          a file named in bundle.json is absent
     ├── ChecksumError             a file is truncated or altered
@@ -45,6 +46,10 @@ class TextError(AsrError, ValueError):
 
 class DecodingTimeoutError(AsrError):
     """Beam search passed its deadline."""
+
+
+class RescoringTimeoutError(DecodingTimeoutError):
+    """GPT-2 did not finish in time."""
 
 
 class BundleError(AsrError):

@@ -20,15 +20,15 @@ from asr.acoustic.huggingface_ctc import HuggingFaceCtcSettings, normalised_samp
 from asr.acoustic.kinds import AcousticModel, build
 from asr.audio import SAMPLE_RATE, read_audio
 from asr.bundle import ACOUSTIC, GPT2, NGRAM, TOKENIZER, UNIGRAMS, Bundle
-from asr.decoding.alignment import align_words
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.greedy import greedy
 from asr.decoding.ngram import NgramLM
 from asr.decoding.options import DECODERS, DecodingOptions
-from asr.decoding.rescoring import Gpt2Scorer, rescore
-from asr.decoding.result import Hypothesis, Scores, Transcript, Word
+from asr.decoding.rescoring import Gpt2Scorer, Precision, rescore
+from asr.decoding.result import Hypothesis, RescoringState, Scores, Transcript, Word
 from asr.decoding.reweighting import reweight_for_gpt2
-from asr.errors import AsrError, BundleError, DecodingTimeoutError
+from asr.decoding.words import describe_words
+from asr.errors import AsrError, BundleError, DecodingTimeoutError, RescoringTimeoutError
 from asr.features import log_mel
 from asr.text import normalise
 from asr.tokenizer import Tokenizer
@@ -67,6 +67,7 @@ class Transcriber:
         self.lm = lm
         self.gpt2 = gpt2
         self.settings = bundle.settings.decoding
+        self.calibration = bundle.settings.calibration
         self.name = bundle.settings.name
         self.sha256 = bundle.sha256
         self.sample_rate = SAMPLE_RATE
@@ -75,10 +76,13 @@ class Transcriber:
         self._beam = BeamDecoder(tokenizer, lm, self.settings)
 
     @classmethod
-    def load(cls, bundle_dir: str | Path, device: Device = "auto") -> "Transcriber":
+    def load(
+        cls, bundle_dir: str | Path, device: Device = "auto", *, rescore_precision: Precision = "float32"
+    ) -> "Transcriber":
         """Verify a bundle and load its models. `auto` takes CUDA where there is one.
 
-        Raises BundleError (see `asr.errors`) naming the file at fault.
+        rescore_precision: what GPT-2 computes in, see `Gpt2Scorer`. Raises BundleError (see `asr.errors`)
+        naming the file at fault.
         """
         bundle = Bundle.load(bundle_dir)
         place = _place(device)
@@ -90,7 +94,7 @@ class Transcriber:
                 Tokenizer.load(bundle.path / TOKENIZER),
                 acoustic.eval().requires_grad_(False).to(place),
                 NgramLM.load(bundle.path / NGRAM, bundle.path / UNIGRAMS),
-                Gpt2Scorer.load(bundle.path / GPT2, place),
+                Gpt2Scorer.load(bundle.path / GPT2, place, rescore_precision),
                 place,
             )
         except AsrError:
@@ -148,18 +152,21 @@ class Transcriber:
         stopwatch = _Stopwatch(posteriors.timings_ms)
         with stopwatch.stage("decoding"):
             hypotheses = self._search(posteriors.log_probs, options, deadline)
+        rescoring: RescoringState = "none"
         if options.decoder == "beam_lm_rescore":
             with stopwatch.stage("rescoring"):
-                hypotheses = self._rescore(hypotheses, deadline)
+                hypotheses, rescoring = self._rescore(hypotheses, options.rescore_budget_s, deadline)
         words: tuple[Word, ...] = ()
         if options.word_timestamps:
             with stopwatch.stage("alignment"):
-                words = self._align(posteriors, hypotheses[0].text)
+                words = self._describe(posteriors, hypotheses, options)
         return Transcript(
             text=hypotheses[0].text,
             decoder=options.decoder,
             duration_s=posteriors.duration_s,
             words=words,
+            calibrated=self.calibration is not None and options.decoder in self.calibration.maps,
+            rescoring=rescoring,
             hypotheses=tuple(hypotheses[: options.nbest]),
             timings_ms=stopwatch.timings_ms,
         )
@@ -223,19 +230,34 @@ class Transcriber:
             deadline_s=_seconds_left(deadline),
         )
 
-    def _rescore(self, hypotheses: Sequence[Hypothesis], deadline: float | None) -> list[Hypothesis]:
-        _seconds_left(deadline)
+    def _rescore(
+        self, hypotheses: list[Hypothesis], budget_s: float | None, deadline: float | None
+    ) -> tuple[list[Hypothesis], RescoringState]:
+        """The list in GPT-2's order, or as it was when the budget runs out; the deadline's end raises."""
+        left_s = _seconds_left(deadline)
+        limits_s = [seconds for seconds in (left_s, budget_s) if seconds is not None]
+        stop = time.monotonic() + min(limits_s) if limits_s else None
         limit = self.settings.rescore_nbest
-        reweighted = reweight_for_gpt2(hypotheses[:limit], self.lm, self.settings)
-        return rescore(reweighted, self.gpt2, self.settings.gamma, limit)
+        try:
+            reweighted = reweight_for_gpt2(hypotheses[:limit], self.lm, self.settings)
+            return rescore(reweighted, self.gpt2, self.settings.gamma, limit, deadline=stop), "done"
+        except RescoringTimeoutError:
+            _seconds_left(deadline)
+            return hypotheses, "out_of_time"
 
-    def _align(self, posteriors: Posteriors, text: str) -> tuple[Word, ...]:
-        return align_words(
+    def _describe(
+        self, posteriors: Posteriors, hypotheses: Sequence[Hypothesis], options: DecodingOptions
+    ) -> tuple[Word, ...]:
+        return describe_words(
             posteriors.log_probs,
-            text,
+            hypotheses,
+            options.decoder,
             self.tokenizer,
+            lm=self.lm,
+            calibration=self.calibration,
             frame_s=self.frame_s,
             duration_s=posteriors.duration_s,
+            hotwords=tuple(map(normalise, options.hotwords)),
         )
 
 

@@ -3,12 +3,14 @@
 asr-sound serve                       # settings from ASR_* variables, see docs/service.md
 asr-sound transcribe speech.ogg --decoder greedy
 asr-sound bundle verify models/default
+asr-sound lm-doctor domain.txt        # or the text itself
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from asr.decoding.options import DECODERS, MAX_NBEST, DecodingOptions
@@ -16,6 +18,7 @@ from asr.errors import AsrError
 from service.errors import SettingsError
 from service.settings import Settings, load_settings
 
+MAX_PATH_CHARS = 4096  # longer arguments of lm-doctor are texts
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -54,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     transcribe.add_argument("--bundle", type=Path, help="bundle folder; default: as the service")
     transcribe.add_argument("--device", choices=DEVICES, help="default: as the service")
     transcribe.set_defaults(command=_transcribe)
+
+    doctor = commands.add_parser("lm-doctor", help="what the language models make of a text of your domain")
+    doctor.add_argument("text", metavar="TEXT|FILE", help="a text, or a file of one sentence a line")
+    doctor.add_argument("--terms", type=int, default=30, help="distinct words shown, the worst first")
+    doctor.add_argument("--json", action="store_true", help="one JSON object, with every distinct word")
+    doctor.add_argument("--bundle", type=Path, help="bundle folder; default: as the service")
+    doctor.set_defaults(command=_lm_doctor)
 
     bundle = commands.add_parser("bundle", help="look after bundles")
     verify = bundle.add_subparsers(required=True, metavar="COMMAND").add_parser(
@@ -109,6 +119,7 @@ def _transcribe(args: argparse.Namespace) -> int:
         word_timestamps=args.timestamps == "word",
         hotwords=tuple(args.hotword),
         hotword_weight=args.hotword_weight,
+        rescore_budget_s=settings.rescore_budget_s,
     )
     speech = load_speech(settings)
     failed = False
@@ -127,6 +138,37 @@ def _transcribe(args: argparse.Namespace) -> int:
         else:
             print(transcript.text if len(args.files) == 1 else f"{path}\t{transcript.text}")
     return 1 if failed else 0
+
+
+def _lm_doctor(args: argparse.Namespace) -> int:
+    """Write what the bundle's language models make of a text."""
+    from asr.decoding.lm_doctor import diagnose
+    from asr.transcriber import Transcriber
+
+    settings = load_settings()
+    if args.bundle is not None:
+        settings = settings.model_copy(update={"bundle": args.bundle})
+    path = Path(args.text)
+    is_file = len(args.text) < MAX_PATH_CHARS and path.is_file()
+    text = path.read_text(encoding="utf-8", errors="replace") if is_file else args.text
+    models = Transcriber.load(settings.bundle_dir, "cpu")
+    found = diagnose(text.splitlines(), models.tokenizer, models.lm, models.gpt2, models.settings)
+    if args.json:
+        print(json.dumps(asdict(found)))
+        return 0
+    print(
+        f"{found.words} words in {found.sentences} sentences, {found.unknown_words} "
+        f"({found.unknown_share:.1%}) outside the n-gram's vocabulary\n"
+        f"perplexity per word: n-gram {found.ngram_perplexity:.0f} "
+        f"(known words alone {found.ngram_known_perplexity:.0f}), GPT-2 {found.gpt2_perplexity:.0f}\n"
+    )
+    print(f"{'word':20} {'times':>5} {'cost':>6}  {'trouble':17}  pieces")
+    for term in found.terms[: args.terms]:
+        pieces = " ".join(term.pieces).replace("\u2581", "_")
+        print(f"{term.word:20} {term.count:5} {term.cost:6.1f}  {term.trouble or '-':17}  {pieces}")
+    if found.hotwords:
+        print("\nhotwords to try: " + ", ".join(found.hotwords[: args.terms]))
+    return 0
 
 
 def _verify(args: argparse.Namespace) -> int:

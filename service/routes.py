@@ -68,6 +68,9 @@ async def transcribe(
     hotword_weight: Annotated[
         float | None, Query(ge=0, le=100, description="Bonus per matched hotword, natural logarithm.")
     ] = None,
+    rescore_budget_s: Annotated[
+        float | None, Query(ge=0, le=3600, description="Seconds for GPT-2. Default: the service's setting.")
+    ] = None,
 ) -> TranscribeResponse:
     """The text of a recording, with its scores."""
     speech = service.readiness.speech
@@ -77,6 +80,7 @@ async def transcribe(
         word_timestamps=timestamps == "word",
         hotwords=_bounded_hotwords([*(hotwords or ()), *(form_hotwords or ())], service.settings),
         hotword_weight=hotword_weight,
+        rescore_budget_s=service.settings.rescore_budget_s if rescore_budget_s is None else rescore_budget_s,
     )
     request.state.decoder = options.decoder
 

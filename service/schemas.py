@@ -6,7 +6,7 @@ from typing import Literal, Protocol, Self
 from pydantic import BaseModel, ConfigDict
 
 from asr.decoding.options import DecoderName
-from asr.decoding.result import Transcript
+from asr.decoding.result import RescoringState, Transcript
 
 
 class NamedModel(Protocol):
@@ -45,6 +45,7 @@ class WordBody(_FromObject):
     start_s: float
     end_s: float
     confidence: float
+    lm_only: bool
 
 
 class ModelBody(_FromObject):
@@ -61,6 +62,8 @@ class TranscribeResponse(BaseModel):
     decoder: DecoderName
     duration_s: float
     words: list[WordBody]
+    calibrated: bool
+    rescoring: RescoringState
     hypotheses: list[HypothesisBody]
     timings_ms: dict[str, float]
     model: ModelBody
@@ -74,6 +77,8 @@ class TranscribeResponse(BaseModel):
             decoder=transcript.decoder,
             duration_s=transcript.duration_s,
             words=[WordBody.model_validate(word) for word in transcript.words],
+            calibrated=transcript.calibrated,
+            rescoring=transcript.rescoring,
             hypotheses=[HypothesisBody.model_validate(hypothesis) for hypothesis in transcript.hypotheses],
             timings_ms={"queue": waited_s * 1000} | transcript.timings_ms,
             model=ModelBody.model_validate(model),

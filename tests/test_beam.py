@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyctcdecode.decoder import BeamSearchDecoderCTC, build_ctcdecoder
 
 import asr.decoding.beam
-from asr.decoding.alignment import align_words
+from asr.decoding.alignment import place_words
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.greedy import greedy
 from asr.decoding.hotwords import HotwordScorer
@@ -328,5 +328,5 @@ def test_real_tokenizer_gives_the_same_words_as_greedy(tiny_tokenizer_model: byt
     )[0]
     assert found.text == text
     assert found.scores.hotwords == pytest.approx(2.0)
-    placed = align_words(log_probs, text, tokenizer, frame_s=0.04, duration_s=10.0)
+    placed = place_words(log_probs, text, tokenizer)
     assert [w.word for w in placed] == text.split()

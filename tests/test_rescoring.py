@@ -1,7 +1,11 @@
 """GPT-2 scores and the re-ordering they give, with a tiny random model saved in Hugging Face layout."""
 
+import itertools
 import json
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 import asr.decoding.rescoring
 from asr.decoding.rescoring import Gpt2Scorer, rescore
 from asr.decoding.result import Hypothesis, Scores
-from asr.errors import MismatchError, MissingFileError
+from asr.errors import MismatchError, MissingFileError, RescoringTimeoutError
 
 END = "<|endoftext|>"
 N_POSITIONS = 16
@@ -78,9 +82,67 @@ def test_score_alone_equals_score_in_a_batch(scorer: Gpt2Scorer, monkeypatch: py
     assert scorer.score(texts) == pytest.approx(alone, abs=1e-4)
     assert scorer.score(texts[::-1]) == pytest.approx(alone[::-1], abs=1e-4)
     assert scorer.score(texts) == scorer.score(texts)
-    monkeypatch.setattr(asr.decoding.rescoring, "_MAX_BATCH_TOKENS", 1)
+    monkeypatch.setattr(asr.decoding.rescoring, "_MAX_NODES", 1)
     assert scorer.score(texts) == pytest.approx(alone, abs=1e-4)
     assert scorer.score([]) == []
+
+
+def test_several_recordings_go_in_one_pass(scorer: Gpt2Scorer) -> None:
+    lists = [[f"{text} {end}" for end in ("apple", "pear", "mat")] for text in TEXTS]
+    together = scorer.score([text for row in lists for text in row])
+    alone = [stepwise(scorer, text) for row in lists for text in row]
+    assert together == pytest.approx(alone, abs=1e-4)
+
+
+def test_the_deadline_ends_scoring_for_its_own_thread_only(scorer: Gpt2Scorer) -> None:
+    with pytest.raises(RescoringTimeoutError):
+        scorer.score(TEXTS, deadline=time.monotonic() - 1.0)
+    assert scorer.score(TEXTS, deadline=time.monotonic() + 1000.0) == scorer.score(TEXTS)
+    expected = scorer.score(TEXTS)
+    inside, done = threading.Event(), threading.Event()
+
+    def hold_an_expired_deadline() -> None:
+        scorer._deadline.at = 0.0
+        inside.set()
+        assert done.wait(60)
+        scorer._deadline.check()
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(hold_an_expired_deadline)
+        assert inside.wait(60)
+        assert scorer.score(TEXTS) == expected
+        done.set()
+        assert isinstance(other.exception(60), RescoringTimeoutError)
+
+
+def test_the_deadline_is_looked_at_between_layers(
+    scorer: Gpt2Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(asr.decoding.rescoring.time, "monotonic", lambda: float(next(clock)))
+    with pytest.raises(RescoringTimeoutError):
+        scorer.score(["an apple"], deadline=2.0)  # the check before the first layer passes, the second fails
+    assert next(clock) == 3
+
+
+def test_bfloat16_is_near(gpt2_folder: Path, scorer: Gpt2Scorer) -> None:
+    rounded = Gpt2Scorer.load(gpt2_folder, precision="bfloat16")
+    assert (rounded.precision, scorer.precision) == ("bfloat16", "float32")
+    exact = scorer.score(TEXTS)
+    assert rounded.score(TEXTS) == pytest.approx(exact, rel=0.05, abs=0.5)
+    assert rounded.score(TEXTS) != exact
+
+
+@pytest.mark.parametrize("bfloat16_s", [0.5, 2.0])
+def test_auto_takes_what_its_measurement_says(
+    gpt2_folder: Path, scorer: Gpt2Scorer, monkeypatch: pytest.MonkeyPatch, bfloat16_s: float
+) -> None:
+    clock = itertools.accumulate(itertools.chain.from_iterable(itertools.repeat((0.0, 1.0, 0.0, bfloat16_s))))
+    monkeypatch.setattr(asr.decoding.rescoring.time, "thread_time", lambda: next(clock))
+    chosen = Gpt2Scorer.load(gpt2_folder, precision="auto")
+    assert chosen.precision == ("bfloat16" if bfloat16_s < 1.0 else "float32")
+    if chosen.precision == "float32":
+        assert chosen.score(TEXTS) == scorer.score(TEXTS)  # the trial left no rounding behind
 
 
 def test_long_texts_are_scored_in_windows_each_token_once(scorer: Gpt2Scorer) -> None:
@@ -138,7 +200,7 @@ class ScriptedScorer:
         self.scores = scores
         self.asked: list[str] = []
 
-    def score(self, texts: Sequence[str]) -> list[float]:
+    def score(self, texts: Sequence[str], *, deadline: float | None = None) -> list[float]:
         self.asked += texts
         return [self.scores[text] for text in texts]
 

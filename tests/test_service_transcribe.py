@@ -13,6 +13,7 @@ from asr.transcriber import Transcriber
 from service.app import create_app
 from service.schemas import TranscribeResponse
 from service.settings import Settings
+from service.speech import load_speech
 from tests.conftest import wav_bytes
 from tests.scripted_speech import SECRET, ScriptedSpeech, serving, wait_until_ready
 
@@ -32,7 +33,9 @@ def test_answer_has_every_field_of_the_contract(recording: bytes) -> None:
         "text": SECRET,
         "decoder": "beam_lm",
         "duration_s": 1.0,
-        "words": [{"word": "attack", "start_s": 0.1, "end_s": 0.4, "confidence": 0.9}],
+        "words": [{"word": "attack", "start_s": 0.1, "end_s": 0.4, "confidence": 0.9, "lm_only": False}],
+        "calibrated": False,
+        "rescoring": "none",
         "hypotheses": [{"text": SECRET, "scores": scores}],
         "model": {"name": "scripted", "sha256": "5" * 64},
         "request_id": "abc-1",
@@ -108,3 +111,20 @@ def test_silence_gives_no_words(tiny_settings: Settings) -> None:
         for decoder in DECODERS:
             body = client.post(f"/transcribe?decoder={decoder}", files={"file": silence}).json()
             assert (body["text"], body["words"], body["duration_s"]) == ("", [], 1.0)
+
+
+def test_the_rescoring_budget_is_the_requests_or_the_services(recording: bytes) -> None:
+    speech = ScriptedSpeech()
+    with serving(speech, Settings(rescore_budget_s=2.5)) as client:
+        for query in ("", "?rescore_budget_s=0"):
+            assert client.post(f"/transcribe{query}", files={"file": recording}).status_code == 200
+        refused = client.post("/transcribe?rescore_budget_s=-1", files={"file": recording})
+    assert [options.rescore_budget_s for options in speech.calls] == [2.5, 0.0]
+    assert refused.status_code == 422
+
+
+def test_the_scorer_computes_in_what_the_settings_say(tiny_bundle: Path) -> None:
+    for precision in ("float32", "bfloat16"):
+        speech = load_speech(Settings(bundle=tiny_bundle, device="cpu", rescore_precision=precision))
+        assert isinstance(speech, Transcriber)
+        assert speech.gpt2.precision == precision

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save
 
+import asr.transcriber
 from asr.audio import SAMPLE_RATE
 from asr.bundle import ACOUSTIC, NGRAM, Bundle
 from asr.decoding.options import DECODERS, DecoderName, DecodingOptions
 from asr.decoding.result import Transcript
-from asr.errors import AudioTooLongError, BundleError, DecodingTimeoutError
+from asr.errors import AudioTooLongError, BundleError, DecodingTimeoutError, RescoringTimeoutError
 from asr.transcriber import Transcriber
 from tests.conftest import wav_bytes
 
@@ -124,6 +125,35 @@ def test_rescoring_uses_its_own_weights(
         words = hypothesis.text.split()
         assert hypothesis.scores.length == -3.0 * len(words)
         assert hypothesis.scores.ngram == -1.0 * sum(word not in transcriber.lm for word in words)
+
+
+def test_when_rescoring_runs_out_of_time_the_beams_order_stands(
+    transcriber: Transcriber, recording: bytes
+) -> None:
+    beam = transcriber.transcribe(recording, DecodingOptions("beam_lm", nbest=50))
+    assert beam.rescoring == "none"
+    options = DecodingOptions("beam_lm_rescore", nbest=50, rescore_budget_s=0.0)
+    late = transcriber.transcribe(recording, options)
+    assert late.rescoring == "out_of_time"
+    assert (late.text, late.hypotheses) == (beam.text, beam.hypotheses)
+    done = transcriber.transcribe(recording, replace(options, rescore_budget_s=3600.0))
+    assert done.rescoring == "done"
+    assert (
+        done.hypotheses
+        == transcriber.transcribe(recording, replace(options, rescore_budget_s=None)).hypotheses
+    )
+
+
+def test_the_callers_own_deadline_is_no_budget(
+    transcriber: Transcriber, recording: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*_: object, **__: object) -> list[float]:
+        monkeypatch.setattr(asr.transcriber.time, "monotonic", lambda: float("inf"))
+        raise RescoringTimeoutError("the time for rescoring is up")
+
+    monkeypatch.setattr(transcriber.gpt2, "score", late)
+    with pytest.raises(DecodingTimeoutError):
+        transcriber.transcribe(recording, DecodingOptions("beam_lm_rescore"), timeout_s=1000.0)
 
 
 def test_limits_are_kept(transcriber: Transcriber, recording: bytes) -> None:

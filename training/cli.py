@@ -17,6 +17,7 @@ STAGES = {
     "export": "put a run, its vocabulary and language models into a bundle",
     "import-hf": "make a bundle of a published wav2vec 2.0, HuBERT or WavLM model",
     "tune": "search the decoding weights on dev",
+    "calibrate": "fit word confidence and word times on dev, check them on test",
     "evaluate": "WER and CER per set and decoder",
     "report": "one HTML page about a run: curves, error rates, confused words, worst utterances",
 }

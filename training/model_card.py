@@ -1,19 +1,32 @@
 """The bundle's MODEL_CARD.md, from its settings, what was trained, and what was measured."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asr.acoustic.conformer import ConformerSettings
 from asr.acoustic.huggingface_ctc import HuggingFaceCtcSettings
 from asr.acoustic.kinds import AcousticSettings
-from asr.bundle import ACOUSTIC, EVALUATION, GPT2, MODEL_CARD, NGRAM, Bundle, BundleFile, BundleSettings
+from asr.bundle import (
+    ACOUSTIC,
+    CALIBRATION,
+    GPT2,
+    MEASUREMENTS,
+    NGRAM,
+    Bundle,
+    BundleFile,
+    BundleSettings,
+)
 from training.evaluate import interval
+from training.reliability import card_section
 
 
 def model_card(bundle: Bundle, evaluations: Sequence[Mapping[str, Any]]) -> str:
     """Markdown. evaluations: reports of `asr-train evaluate`, with or without their utterances."""
     settings = bundle.settings
     sections = [_introduction(settings), _sizes(bundle.files), _results(evaluations), _training(settings)]
+    if CALIBRATION in bundle.files:
+        sections.append(card_section(json.loads((bundle.path / CALIBRATION).read_text(encoding="utf-8"))))
     if notes := str(settings.training.get("notes", "")).strip():
         sections.append(notes)
     return "\n\n".join(sections) + "\n"
@@ -63,7 +76,7 @@ def _sizes(files: Mapping[str, BundleFile]) -> str:
         "acoustic model": files[ACOUSTIC].size,
         "n-gram": files[NGRAM].size,
         "GPT-2 with its tokenizer": gpt2,
-        "everything": sum(file.size for name, file in files.items() if name not in (EVALUATION, MODEL_CARD)),
+        "everything": sum(file.size for name, file in files.items() if name not in MEASUREMENTS),
     }
     rows = [f"| {name} | {size / 1e6:.1f} |" for name, size in sizes.items()]
     return "\n".join(["## Size", "", "| part | MB |", "|---|---|", *rows])

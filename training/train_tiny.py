@@ -62,6 +62,7 @@ def stages(source: Path) -> list[list[str]]:
         ["gpt2", *text, *gpt2, "--out", f"{RUN}/gpt2"],
         ["export", *parts, "--out", bundle],
         ["tune", bundle, "--manifest", dev_manifest, "--work", f"{RUN}/tune", "--rounds", "1"],
+        ["calibrate", bundle, "--manifest", dev_manifest, "--joined", "4"],
         ["evaluate", bundle, "--manifest", dev_manifest, "--out", f"{RUN}/dev.json"],
         ["export", "--out", bundle, "--evaluation", f"{RUN}/dev.json"],
     ]

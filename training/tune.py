@@ -4,8 +4,8 @@ Beam search with the present weights gives n-best lists; the best weights for th
 as lists depend on weights. The weights whose own search made the fewest errors stay. Then GPT-2 scores those
 lists, and alpha, beta and gamma are searched jointly (`rescore_alpha`, `rescore_beta`, `gamma`); gamma 0 is
 among the points, so that rescoring is never worse on the data it is tuned on. The bundle gets the weights and
-loses its evaluation, which measured others. Under --work stay log-probabilities and the lists' components,
-from which a second run starts, `tuning.json`, and `surface.svg`: the WER over each pair of weights.
+loses evaluation and calibration, which measured others. Under --work stay log-probabilities and the lists'
+components, from which a second run starts, `tuning.json`, and `surface.svg`: WER over each pair of weights.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from asr.bundle import EVALUATION, MODEL_CARD
+from asr.bundle import MEASUREMENTS
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.options import DecodingSettings
 from asr.scoring import word_errors
@@ -122,7 +122,7 @@ def main(args: argparse.Namespace) -> None:
         best = _narrowed(pool, dev, best, args.beam_widths)
         settings, rescored = _tune_gpt2(pool, dev, best, args.seed)
     changed = bundle.with_changes(
-        replace(bundle.settings, decoding=settings), {EVALUATION: None, MODEL_CARD: None}
+        replace(bundle.settings, decoding=settings, calibration=None), dict.fromkeys(MEASUREMENTS)
     )
     report = {
         "command": shlex.join(["asr-train", *sys.argv[1:]]),

@@ -1,18 +1,17 @@
-"""Where the words of a text lie in the recording: CTC forced alignment (Viterbi), tokens grouped into words.
+"""Where the words of a text lie on the frames: CTC forced alignment (Viterbi), tokens grouped into words.
 
 Shapes: T frames, V CTC outputs, N tokens, S = 2N + 1 states (blank, token, blank, ..., token, blank).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.confidence import frame_confidence, token_confidence
 from asr.decoding.posteriors import checked_log_probs
-from asr.decoding.result import Word
 from asr.tokenizer import WORD_MARK, Tokenizer
 
 _LOG_FLOOR = -1e6  # stands in for log 0, so that every path of the right shape can be compared
@@ -74,82 +73,66 @@ def _viterbi(log_probs_TV: NDArray[np.float64], ids_N: NDArray[np.int64], blank_
     return path_T
 
 
-def align_words(
-    log_probs_TV: NDArray[np.floating[Any]],
-    text: str,
-    tokenizer: Tokenizer,
-    *,
-    frame_s: float,
-    duration_s: float,
-) -> tuple[Word, ...]:
-    """The words of `text` with times in seconds and confidence 0-1, from natural-log posteriors (T, V).
+@dataclass(frozen=True)
+class PlacedWord:
+    """A word on the frames. Without tokens where they do not fit, see `place_words`."""
 
-    A word lasts from its first token's first frame to its last token's last; times never decrease and lie in
-    [0, duration_s]. The tokens are `tokenizer.encode(text)`, which need not be those that a decoder emitted
-    (a text has several segmentations) and may even need more frames than there are: then words share the
-    speech in proportion to their letters, with the mean confidence of their frames. Raises TextError when the
-    text cannot be spelled, ValueError on a wrong shape or NaN.
+    word: str
+    start: float  # frames from the beginning; whole numbers where the tokens are aligned
+    end: float
+    ids: tuple[int, ...] = ()  # its tokens
+    spans: tuple[tuple[int, int], ...] = ()  # the frames [start, end) of each
+
+
+def place_words(log_probs_TV: NDArray[np.floating[Any]], text: str, tokenizer: Tokenizer) -> list[PlacedWord]:
+    """The words of `text` in order on natural-log posteriors (T, V), never overlapping.
+
+    A word lasts from its first token's first frame to its last token's last. The tokens are
+    `tokenizer.encode(text)`, which need not be those that a decoder emitted (a text has several
+    segmentations) and may even need more frames than there are: then words share the speech in proportion to
+    their letters. Raises TextError when the text cannot be spelled, ValueError on a wrong shape or NaN.
     """
     words = text.split()
     log_probs = checked_log_probs(log_probs_TV, tokenizer.vocab_size)
     ids = tokenizer.encode(" ".join(words))
     if not words:
-        return ()
+        return []
     if frames_needed(ids) > len(log_probs):
-        placed = _spread(log_probs, words, tokenizer.blank_id)
-    else:
-        placed = _group(log_probs, ids, tokenizer)
-        assert len(placed) == len(words), "every word starts with a marked piece"
+        return _spread(log_probs, words, tokenizer.blank_id)
+    spans = forced_align(log_probs, ids, tokenizer.blank_id)
+    groups = _words_of(ids, tokenizer)
+    assert len(groups) == len(words), "every word starts with a marked piece, or after a separator"
+    return [
+        PlacedWord(
+            word, spans[group[0]][0], spans[group[-1]][1],
+            tuple(ids[n] for n in group), tuple(spans[n] for n in group),
+        )
+        for word, group in zip(words, groups, strict=True)
+    ]  # fmt: skip
 
-    def seconds(frame: float) -> float:
-        return min(round(max(frame * frame_s, 0.0), 3), duration_s)  # whole milliseconds
 
-    return tuple(
-        Word(word, seconds(start), seconds(end), confidence)
-        for word, (start, end, confidence) in zip(words, placed, strict=True)
-    )
-
-
-def _group(
-    log_probs_TV: NDArray[np.float64], ids: Sequence[int], tokenizer: Tokenizer
-) -> list[tuple[float, float, float]]:
-    """(start frame, end frame, confidence) per word.
-
-    A marked piece opens a word; its least sure token rules.
-    """
-    spans = forced_align(log_probs_TV, ids, tokenizer.blank_id)
-    confidences = token_confidence(log_probs_TV, ids, spans)
-    placed: list[tuple[float, float, float]] = []
-    separated = True  # by a label of its own, which belongs to no word
-    for i, (start, end), confidence in zip(ids, spans, confidences, strict=True):
-        if i == tokenizer.separator_id:
+def _words_of(ids: Sequence[int], tokenizer: Tokenizer) -> list[list[int]]:
+    """Positions of each word's tokens: a marked piece opens a word, a separator belongs to none."""
+    groups: list[list[int]] = []
+    separated = True
+    for position, token in enumerate(ids):
+        if token == tokenizer.separator_id:
             separated = True
-        elif separated or tokenizer.pieces[i].startswith(WORD_MARK):
-            placed.append((start, end, confidence))
+            continue
+        if separated or tokenizer.pieces[token].startswith(WORD_MARK):
+            groups.append([])
             separated = False
-        else:
-            first, _, lowest = placed[-1]
-            placed[-1] = (first, end, min(lowest, confidence))
-    return placed
+        groups[-1].append(position)
+    return groups
 
 
-def _spread(
-    log_probs_TV: NDArray[np.float64], words: Sequence[str], blank_id: int
-) -> list[tuple[float, float, float]]:
-    """The fallback of `align_words`.
+def _spread(log_probs_TV: NDArray[np.float64], words: Sequence[str], blank_id: int) -> list[PlacedWord]:
+    """The fallback of `place_words`.
 
     Words lie side by side from the first to the last frame whose best label is no blank.
     """
-    n_frames = len(log_probs_TV)
-    if n_frames == 0:
-        return [(0.0, 0.0, 0.0)] * len(words)
-    spoken = np.flatnonzero(log_probs_TV.argmax(axis=1) != blank_id)
-    first, last = (int(spoken[0]), int(spoken[-1]) + 1) if spoken.size else (0, n_frames)
+    spoken = np.flatnonzero(log_probs_TV.argmax(axis=1) != blank_id) if len(log_probs_TV) else np.empty(0)
+    first, last = (int(spoken[0]), int(spoken[-1]) + 1) if spoken.size else (0, len(log_probs_TV))
     letters = np.cumsum([0] + [len(word) for word in words])
     edges = (first + (last - first) * letters / letters[-1]).tolist()
-    confidence_T = frame_confidence(log_probs_TV)
-    placed = []
-    for start, end in pairwise(edges):
-        inside = confidence_T[int(start) : max(int(np.ceil(end)), int(start) + 1)]
-        placed.append((start, end, float(inside.mean())))
-    return placed
+    return [PlacedWord(word, *edge) for word, edge in zip(words, pairwise(edges), strict=True)]

@@ -19,6 +19,7 @@ class DecodingOptions:
     word_timestamps: bool = False  # align the chosen text and fill `Transcript.words`
     hotwords: tuple[str, ...] = ()  # words or phrases to favour; the beam decoders only
     hotword_weight: float | None = None  # natural-log bonus per matched word; None: the bundle's
+    rescore_budget_s: float | None = None  # for GPT-2, then beam search's order stands; None: no limit
 
     def __post_init__(self) -> None:
         if self.decoder not in DECODERS:
@@ -27,6 +28,8 @@ class DecodingOptions:
             raise OptionsError(f"nbest must be between 0 and {MAX_NBEST}, not {self.nbest}")
         if self.hotword_weight is not None and not 0.0 <= self.hotword_weight <= 100.0:
             raise OptionsError(f"hotword_weight must be between 0 and 100, not {self.hotword_weight}")
+        if self.rescore_budget_s is not None and not 0.0 <= self.rescore_budget_s <= 3600.0:
+            raise OptionsError(f"rescore_budget_s must be between 0 and 3600, not {self.rescore_budget_s}")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,12 @@
 """What the decoders answer."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from asr.decoding.options import DecoderName
+
+# Whether GPT-2 re-ordered the list: not asked for, done, or out of time, when beam search's order stands.
+RescoringState = Literal["none", "done", "out_of_time"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Word:
     start_s: float  # seconds from the start of the recording
     end_s: float
     confidence: float  # 0-1
+    lm_only: bool = False  # the acoustic model clearly hears something else (`asr.decoding.evidence.lm_only`)
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class Transcript:
     decoder: DecoderName
     duration_s: float  # of the decoded audio
     words: tuple[Word, ...] = ()  # empty unless asked for
+    calibrated: bool = False  # whether the words' confidence is a probability of being right
+    rescoring: RescoringState = "none"
     hypotheses: tuple[Hypothesis, ...] = ()  # best first; `nbest` of them at the most
     timings_ms: dict[str, float] = field(
         default_factory=dict

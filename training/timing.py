@@ -1,0 +1,137 @@
+"""Word times against boundaries that are known: see `training.joined` for the recordings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jiwer
+import numpy as np
+
+from asr.audio import SAMPLE_RATE
+from asr.decoding.calibration import MOST_SHIFT_S, Calibration
+from asr.decoding.options import DecoderName, DecodingOptions
+from asr.decoding.result import Hypothesis, Scores
+from asr.decoding.words import describe_words
+from asr.transcriber import Posteriors, Transcriber
+from training.joined import Joined
+
+REFERENCE = "reference text"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A boundary of speech that a word lies at."""
+
+    words: str  # whose: a decoder's, or those of REFERENCE
+    kind: Literal["start", "end"]
+    before_s: float  # the word's time without constants, minus the true one
+    after_s: float  # the same with the calibration's constants
+
+
+def edges(
+    transcriber: Transcriber, item: tuple[Joined, Sequence[DecoderName], Calibration | None]
+) -> list[Edge]:
+    """Errors at the edges of a joined recording, for the reference's text and for each decoder's own.
+
+    Of a decoder's text, only edges count whose word it has recognised: another word has other edges.
+    """
+    joined, decoders, calibration = item
+    posteriors = Posteriors(transcriber.log_probs(joined.samples), len(joined.samples) / SAMPLE_RATE)
+    found: list[Edge] = []
+    known: Sequence[Hypothesis] = (Hypothesis(joined.text, Scores(acoustic=0.0)),)
+    found += _edges(transcriber, posteriors, joined, REFERENCE, known, calibration)
+    for decoder in decoders:
+        hypotheses = transcriber.decode(posteriors, DecodingOptions(decoder, nbest=1)).hypotheses
+        found += _edges(transcriber, posteriors, joined, decoder, hypotheses, calibration)
+    return found
+
+
+def timing_figures(found: Sequence[Edge]) -> dict[str, dict[str, Any]]:
+    """Median and 90th percentile of the distance, by whose words they are."""
+    figures = {}
+    for words in dict.fromkeys(edge.words for edge in found):
+        chosen = [edge for edge in found if edge.words == words]
+        before_ms = 1000 * np.abs([edge.before_s for edge in chosen])
+        after_ms = 1000 * np.abs([edge.after_s for edge in chosen])
+        figures[words] = {
+            "boundaries": len(chosen),
+            "before_ms": round(float(np.median(before_ms)), 1),
+            "after_ms": round(float(np.median(after_ms)), 1),
+            "after_90_ms": round(float(np.percentile(after_ms, 90)), 1),
+        }
+    return figures
+
+
+def fitted_shifts(found: Sequence[Edge]) -> tuple[float, float]:
+    """Seconds to add to beginnings and ends, whole milliseconds, from the reference text's edges.
+
+    The shift that makes the median distance least is minus the middle of the shortest stretch that holds
+    half of the errors. 0 for a kind of which there is no edge, and where the model is so poor that it would
+    shift by more than is believed.
+    """
+    shifts = []
+    for kind in ("start", "end"):
+        errors_s = np.sort([e.before_s for e in found if e.words == REFERENCE and e.kind == kind])
+        if not len(errors_s):
+            shifts.append(0.0)
+            continue
+        half = len(errors_s) // 2
+        narrowest = int((errors_s[half:] - errors_s[: len(errors_s) - half]).argmin())
+        shift_s = round(-float(errors_s[narrowest] + errors_s[narrowest + half]) / 2, 3)
+        shifts.append(shift_s if abs(shift_s) <= MOST_SHIFT_S else 0.0)
+    return shifts[0], shifts[1]
+
+
+def _edges(
+    transcriber: Transcriber,
+    posteriors: Posteriors,
+    joined: Joined,
+    name: str,
+    hypotheses: Sequence[Hypothesis],
+    calibration: Calibration | None,
+) -> list[Edge]:
+    before, after = (
+        describe_words(
+            posteriors.log_probs,
+            hypotheses,
+            "greedy",
+            transcriber.tokenizer,
+            lm=transcriber.lm,
+            calibration=shifts,
+            frame_s=transcriber.frame_s,
+            duration_s=posteriors.duration_s,
+        )
+        for shifts in (None, calibration)
+    )
+    places = _recognised(joined.text, hypotheses[0].text)
+    found: list[Edge] = []
+    first = 0
+    for text, start_s, end_s in zip(joined.texts, joined.starts_s, joined.ends_s, strict=True):
+        last = first + len(text.split()) - 1
+        if first in places:
+            k = places[first]
+            found.append(Edge(name, "start", before[k].start_s - start_s, after[k].start_s - start_s))
+        if last in places:
+            k = places[last]
+            found.append(Edge(name, "end", before[k].end_s - end_s, after[k].end_s - end_s))
+        first = last + 1
+    return found
+
+
+def _recognised(reference: str, hypothesis: str) -> dict[int, int]:
+    """Index of each reference word that is right -> its index in the hypothesis."""
+    if not hypothesis.split():
+        return {}
+    chunks = jiwer.process_words(reference, hypothesis).alignments[0]
+    return {
+        chunk.ref_start_idx + n: chunk.hyp_start_idx + n
+        for chunk in chunks
+        if chunk.type == "equal"
+        for n in range(chunk.ref_end_idx - chunk.ref_start_idx)
+    }
+
+
+def words_right(reference: str, hypothesis: str) -> list[bool]:
+    """Whether each word of the hypothesis is right, in the alignment that WER is counted on."""
+    right = set(_recognised(reference, hypothesis).values()) if reference.split() else set()
+    return [k in right for k in range(len(hypothesis.split()))]
