@@ -81,16 +81,16 @@ def test_tensorboard_has_the_run_and_goes_on_after_a_pause(config: TrainConfig, 
         assert shown == pytest.approx({row["step"]: row[key] for row in steps}), key
     scored = [row for row in rows if "train_loss" in row]
     for key in ("wer", "cer", "beam_wer", "beam_cer"):
-        shown = {event.step: event.value for event in events.Scalars(f"dev corpus/{key}")}
+        shown = {event.step: event.value for event in events.Scalars(f"dev/corpus/{key}")}
         assert shown == pytest.approx({row["step"]: row["dev"]["corpus"][key] for row in scored}), key
-    assert {"train/spectrogram 0", "train/spectrogram 1"} == set(tags["images"])
-    picture_ = events.Images("train/spectrogram 0")[-1]
+    assert {"spectrogram/0", "spectrogram/1"} == set(tags["images"])
+    picture_ = events.Images("spectrogram/0")[-1]
     assert picture_.height == 80
-    assert {"dev/worst 0", "dev/worst 1"} == set(tags["audio"])
-    assert events.Audio("dev/worst 0")[-1].sample_rate == 16_000
+    assert {"worst/0", "worst/1"} == set(tags["audio"])
+    assert events.Audio("worst/0")[-1].sample_rate == 16_000
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert {f"weights/{name}" for name in weights} == set(tags["histograms"])
-    worst = events.Tensors("dev/worst/text_summary")[-1].tensor_proto.string_val[0].decode()
+    worst = events.Tensors("worst/text_summary")[-1].tensor_proto.string_val[0].decode()
     assert any(text in worst for text in TEXTS)
 
 
@@ -145,9 +145,9 @@ def test_weights_and_biases_gets_the_same(
             values.setdefault(name, []).append(value)
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert values["train/loss"] == [row["loss"] for row in rows if "train_loss" not in row]
-    assert values["dev corpus/wer"] == [row["dev"]["corpus"]["wer"] for row in rows if "dev" in row]
-    assert values["dev/worst 0"] == [("audio", 16_000)] * 2
-    kind, table = values["dev/worst"][-1]
+    assert values["dev/corpus/wer"] == [row["dev"]["corpus"]["wer"] for row in rows if "dev" in row]
+    assert values["worst/0"] == [("audio", 16_000)] * 2
+    kind, table = values["worst"][-1]
     assert kind == "table"
     assert table[0][0] in TEXTS
     steps = [step for step, _ in wandb.logged]

@@ -32,7 +32,7 @@ from asr.acoustic import huggingface_ctc
 from asr.acoustic.huggingface_ctc import HuggingFaceCtc, HuggingFaceCtcSettings, normalised_samples, windows
 from asr.audio import SAMPLE_RATE
 from asr.bundle import MODEL_CARD, UNIGRAMS, Bundle
-from asr.decoding.alignment import align_words
+from asr.decoding.alignment import place_words
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.options import DECODERS, DecodingOptions, DecodingSettings
 from asr.errors import MismatchError, TextError
@@ -312,10 +312,8 @@ def test_beam_search_reads_separators_as_greedy_does(letters: Tokenizer, labels:
 
 def test_a_separator_belongs_to_no_word(letters: Tokenizer) -> None:
     labels = "--the-||||-cat-"
-    words = align_words(
-        _posteriors(letters, labels), "the cat", letters, frame_s=1.0, duration_s=float(len(labels))
-    )
-    assert [(w.word, w.start_s, w.end_s) for w in words] == [("the", 2.0, 5.0), ("cat", 11.0, 14.0)]
+    words = place_words(_posteriors(letters, labels), "the cat", letters)
+    assert [(w.word, w.start, w.end) for w in words] == [("the", 2, 5), ("cat", 11, 14)]
 
 
 @pytest.mark.parametrize(

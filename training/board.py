@@ -69,21 +69,21 @@ class Board:
         for sink in self._sinks:
             for row in range(min(self._examples, len(batch))):
                 features_TF = batch.views[0][row, : int(batch.lengths_B[row])].float().cpu().numpy()
-                sink.image(f"train/spectrogram {row}", picture(features_TF), step)
+                sink.image(f"spectrogram/{row}", picture(features_TF), step)
 
     def scored(self, scores: DevScores, dev: Corpus, model: torch.nn.Module, step: int) -> None:
         """Error rates, worst predictions with their recordings, weights."""
         if not self._sinks:
             return
-        rates = {f"dev {name}/{key}": rate for name, rs in scores.sets.items() for key, rate in rs.items()}
+        rates = {f"dev/{name}/{key}": rate for name, rs in scores.sets.items() for key, rate in rs.items()}
         rows = [[p.reference, p.text, str(p.errors)] for p in scores.worst]
         recordings = [(place, _samples(dev, p.index)) for place, p in enumerate(scores.worst)]
         for sink in self._sinks:
             sink.scalars(rates, step)
-            sink.table("dev/worst", ["reference", "greedy", "wrong words"], rows, step)
+            sink.table("worst", ["reference", "greedy", "wrong words"], rows, step)
             for place, samples in recordings:
                 if samples is not None:
-                    sink.audio(f"dev/worst {place}", samples, step)
+                    sink.audio(f"worst/{place}", samples, step)
             for name, parameter in model.named_parameters():
                 sink.histogram(f"weights/{name}", parameter.detach().float().cpu().numpy(), step)
 

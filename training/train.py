@@ -26,9 +26,10 @@ from asr.decoding.beam import BeamDecoder
 from asr.features import to_section as features_section
 from asr.tokenizer import Tokenizer
 from training.board import Board
-from training.checkpoint import CHECKPOINT, Checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT, Checkpoint, CheckpointError, save_checkpoint
 from training.commit import current_commit
 from training.config import TrainConfig, Wave, load_config
+from training.config_tables import ConfigError
 from training.corpus import Corpus
 from training.dev_scores import DevScores, load_beam, score_dev
 from training.loader import Loader
@@ -85,6 +86,8 @@ def train(
     folder = RunFolder(out, config, tokenizer, quiet=not processes.first)
     saved = Checkpoint.read(out / CHECKPOINT) if (out / CHECKPOINT).exists() else None
     progress = saved.progress if saved else Progress()
+    if progress.stage >= len(config.waves()):
+        raise CheckpointError(f"{out / CHECKPOINT} is in stage {progress.stage + 1}, the run has fewer")
     folder.rewind(progress.step)
     board = Board.open(out, config, step=progress.step, quiet=not processes.first)
     began_s = time.monotonic() - progress.seconds
@@ -138,7 +141,10 @@ def _start(
     settings = run.config.model.settings(run.tokenizer.vocab_size, corpus.features.n_mels)
     model = build(settings).to(run.processes.device)
     if weights:
-        model.load_state_dict(weights, strict=True)
+        try:
+            model.load_state_dict(weights, strict=True)
+        except RuntimeError as error:
+            raise ConfigError(f"these first weights are another model's: {error}") from error
     state = TrainingState.start(model, wave.config.optim, progress, run.processes.device)
     if saved:
         saved.restore(state, run.tokenizer.model_proto)
