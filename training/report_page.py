@@ -165,7 +165,7 @@ def _tuning(tuning: Mapping[str, Any], surfaces: Sequence[dict[str, Any]]) -> st
             f", the best of {search['settings']:,} settings in {search['cpu_seconds']:g} s of processor time"
         )
     pictures = "".join(f"<div>{surface_chart(surface)}</div>" for surface in surfaces)
-    note = "Each picture moves two weights and holds the third; darker is better, the ring is the choice."
+    note = "Each picture moves two weights and holds the third; full colour is best, the ring is the choice."
     return f'<p>{escape(text)}.</p><div class="grid three">{pictures}</div><p class="faint">{note}</p>'
 
 

@@ -105,7 +105,7 @@ def interval_chart(title: str, rows: Sequence[Interval], *, at_most: float = mat
     def place(value: float) -> float:
         return left + min(value, high) / high * (width - left - right)
 
-    for tick in nice_ticks(0.0, high, 6):
+    for tick in nice_ticks(0.0, high, max(2, int((width - left - right) / 55))):
         parts.append(_line(place(tick), top, place(tick), height - 22, _GRID))
         parts.append(_text(place(tick), height - 8, f"{100 * tick:g} %", "middle", _FAINT))
     for number, row in enumerate(rows):
@@ -121,7 +121,7 @@ def interval_chart(title: str, rows: Sequence[Interval], *, at_most: float = mat
 
 
 def surface_chart(surface: dict[str, Any]) -> str:
-    """A map of what `training.tuning.surface` gives: darker is better, the ring is the chosen point."""
+    """A map of what `training.tuning.surface` gives: full colour is best, the ring is the chosen point."""
     x_values, y_values, rows = surface["x_values"], surface["y_values"], surface["objective"]
     width, height, left, top, side = 400, 376, 60, 34, 290
     cell_x, cell_y = side / len(x_values), side / len(y_values)
