@@ -62,9 +62,9 @@ def acoustic_from_dict(values: Any, where: str) -> AcousticSettings:
 
 def features_from_dict(values: Any, where: str) -> FeatureSettings:
     """The features' section of an index or a run, old ones included. Raises MismatchError."""
-    return settings_from_dict(
-        FeatureSettings, FEATURES_ADDED_LATER | values if isinstance(values, Mapping) else values, where
-    )
+    if isinstance(values, Mapping):
+        values = FEATURES_ADDED_LATER | dict(values)
+    return settings_from_dict(FeatureSettings, values, where)
 
 
 def _is_of(value: Any, expected: Any) -> bool:
