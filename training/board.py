@@ -100,7 +100,7 @@ class TensorBoardSink:
             raise ConfigError(
                 f"log.tensorboard = true needs pip install 'asr-sound[tensorboard]' ({error})"
             ) from error
-        self._writer = tensorboard.SummaryWriter(str(folder), purge_step=step or None)
+        self._writer = tensorboard.SummaryWriter(str(folder), purge_step=step + 1)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():

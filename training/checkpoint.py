@@ -98,16 +98,15 @@ class Checkpoint:
         """
         written_with = self.tensors.get("tokenizer")
         if written_with is not None and written_with.numpy().tobytes() != tokenizer_proto:
-            raise CheckpointError(
-                f"{self.path} was written with another tokenizer: its outputs mean other pieces"
-            )
+            raise CheckpointError(f"{self.path} has another tokenizer: its outputs mean other pieces")
         try:
             state.model.load_state_dict(self._section("model."), strict=True)
             for name, value in state.average.ema.items():
                 value.copy_(self.tensors[f"ema.{name}"])
         except (RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[:2][-1].strip()  # torch lists every tensor: the first will do
             raise CheckpointError(
-                f"{self.path} holds another model than the configuration: {error}"
+                f"{self.path} has another model than this configuration: {reason}"
             ) from error
         device = next(state.model.parameters()).device
         state.average.mean = {name: value.to(device) for name, value in self._section("mean.").items()}

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import reduce
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ def leave_processes() -> None:
 
 
 def summed(values_N: torch.Tensor, processes: Processes) -> torch.Tensor:
-    """The element-wise sum over all processes, on each of them."""
+    """The element-wise sum over all processes, on each of them, in place."""
     if processes.count == 1:
         return values_N
-    total_N: torch.Tensor = reduce(values_N, reduction="sum")
-    return total_N
+    torch.distributed.all_reduce(values_N)  # accelerate's `reduce` would copy them first
+    return values_N
