@@ -52,12 +52,13 @@ def test_joined_recordings_keep_the_edges(tmp_path: Path) -> None:
     assert joined.ends_s == pytest.approx((1.0, 3.2), abs=0.015)
 
 
-def test_shifts_take_the_middle_of_the_densest_half() -> None:
+def test_a_constant_lag_is_taken_back_and_stray_edges_do_not_count() -> None:
     def found(kind: str, *errors_s: float) -> list[Edge]:
         return [Edge(REFERENCE, kind, e, 0.0) for e in errors_s]  # type: ignore[arg-type]
 
-    lopsided = found("start", 0.04, 0.05, 0.06, 0.05, 0.9, 0.8, 0.7) + found("end", -0.02, -0.02, 0.5)
-    assert fitted_shifts([*lopsided, Edge("greedy", "start", 9.0, 9.0)]) == (pytest.approx(-0.05), 0.02)
+    late = found("start", 0.04, 0.05, 0.06, 0.05, 0.9, 0.8, 0.7) + found("end", -0.02, -0.02, 0.5)
+    assert fitted_shifts([*late, Edge("greedy", "start", 9.0, 9.0)]) == (-0.05, 0.02)
+    assert fitted_shifts(found("start", -0.05, 0.05, 0.001)) == (0.0, 0.0)  # nothing to gain
     assert fitted_shifts([]) == (0.0, 0.0)
     assert fitted_shifts(found("end", 0.9, 0.9, 0.91)) == (0.0, 0.0)  # no CTC model lags so far
 

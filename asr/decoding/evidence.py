@@ -79,8 +79,10 @@ def lm_only(gap: float, greedy_agrees: bool) -> bool:
 def greedy_agreement(
     log_probs_TV: NDArray[np.floating[Any]], words: Sequence[PlacedWord], tokenizer: Tokenizer
 ) -> list[bool]:
-    """Whether greedy decoding writes the same word on frames that overlap each word's."""
+    """Whether greedy decoding writes the same word on frames that overlap each word's, or the same text."""
     heard = _greedy_words(np.asarray(log_probs_TV), tokenizer)
+    if [word.word for word in words] == [text for text, *_ in heard]:
+        return [True] * len(words)  # wherever the alignment puts tokens that greedy did not choose
     agrees, first = [], 0
     for word in words:
         while first < len(heard) and heard[first][2] <= word.start:
