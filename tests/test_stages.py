@@ -48,6 +48,14 @@ def _config(tmp_path: Path, text: str, overrides: tuple[str, ...] = ()) -> Train
     return load_config(tmp_path / "c.toml", list(overrides))
 
 
+def test_a_stage_changes_single_keys_of_an_effect(tmp_path: Path) -> None:
+    text = MINIMAL + "[augment.gain]\nprobability = 0.4\n[[stages]]\nname = 'later'\n[stages.augment.gain]\n"
+    config = _config(tmp_path, text + "start_epoch = 2\n")
+    (later,) = config.waves()
+    assert later.config.augment.gain == replace(config.augment.gain, start_epoch=2)
+    assert later.config.augment.gain.probability == 0.4
+
+
 def test_a_stage_changes_what_it_names_and_keeps_the_rest(tmp_path: Path) -> None:
     config = _config(tmp_path, MINIMAL + WAVES.format(other="z"), ("stages.0.optim.lr=5e-3",))
     first, second = config.waves()

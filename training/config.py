@@ -1,7 +1,7 @@
 """A training run as one TOML file: frozen dataclasses, unknown keys refused, `--set optim.lr=3e-4` on top."""
 
 import tomllib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,7 +180,7 @@ class TrainConfig:
             changed: dict[str, Any] = {
                 name: from_table(
                     type(getattr(self, name)),
-                    asdict(getattr(self, name)) | getattr(stage, name),
+                    _changed(getattr(self, name), getattr(stage, name)),
                     f"stages.{number}.{name}.",
                 )
                 for name in ("data", "augment", "loss", "optim")
@@ -190,6 +190,15 @@ class TrainConfig:
                 raise ConfigError(f"stages.{number}.data.tokenizer: the outputs cannot change between stages")
             waves.append(Wave(stage.name, config, stage.batches))
         return tuple(waves)
+
+
+def _changed(section: Any, changes: dict[str, Any]) -> dict[str, Any]:
+    """A section as a table with these keys changed; in a table of it (`augment.gain`), the keys named."""
+    table = asdict(section)
+    for key, value in changes.items():
+        nested = is_dataclass(getattr(section, key, None)) and isinstance(value, dict)
+        table[key] = table[key] | value if nested else value
+    return table
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def masked_view(
     """A copy with this view's own SpecAugment masks, once the epoch is one that has them."""
     view_BTF = features_BTF.clone()
     for features_TF, length, draw in zip(view_BTF, lengths_B.tolist(), draws, strict=True):
-        if draw[0] >= config.augment.start_epoch:
+        if config.augment.on(config.augment.masks_start_epoch, draw[0]):
             rng = np.random.default_rng([config.seed, *draw, view])
             mask(features_TF[:length].numpy(), config.augment, rng)  # in place
     return view_BTF
