@@ -176,7 +176,7 @@ def test_reversal_is_its_own_inverse_and_leaves_padding() -> None:
     "wrong",
     [{"subsampling": 3}, {"n_mels": 81}, {"dropout": 1.0}, {"vocab_size": 0}, {"upsampling": 0}],
 )
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["residual_gru", "conformer"])
 def test_impossible_sizes_are_refused(kind: str, wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         KINDS[kind](**{"vocab_size": 10, **wrong})
