@@ -329,7 +329,8 @@ def _print_report(report: dict[str, Any], out: Path) -> None:
     print(f"n-grams {' '.join(f'{n:,}' for n in report['ngrams'])}; {report['bytes'] / 1e6:.1f} MB")
     for part in report["interpolation"]:
         print(f"weight {part['weight']:.4f}: {part['name']}")
-    for name, figures in [*report["fit"].items(), *report["test_fit"].items()]:
+    tested = {f"test {name}": figures for name, figures in report["test_fit"].items()}
+    for name, figures in [*report["fit"].items(), *tested.items()]:
         perplexity, known = figures["perplexity"], figures["known_perplexity"]
         unknown = f"{100 * figures['unknown_share']:.2f} %"
         print(f"{name}: perplexity {perplexity:.1f}, {known:.1f} without the {unknown} of unknown words")
