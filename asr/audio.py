@@ -1,12 +1,15 @@
-"""Recordings of any common container to mono float32 at 16 kHz, in bounded memory.
+"""Recordings of any common container to float32 at 16 kHz, in bounded memory.
 
 PyAV (which brings its own FFmpeg) decodes frame by frame, because header durations lie: a four-hour silence
 is a 3 MB FLAC, and a truncated MP3 still claims its full length. The cap therefore counts decoded samples.
+
+Shapes: C channels, N samples.
 """
 
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -14,90 +17,157 @@ from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
 from asr.errors import AudioTooLongError, EmptyAudioError, UnreadableAudioError
+from asr.raw_audio import RawAudio
 
 SAMPLE_RATE = 16000
+MAX_CHANNELS = 8  # read one by one; any number is mixed
 
 Samples = NDArray[np.float32]  # (n_samples,), mono, nominally in -1..1
+Source = bytes | str | Path | BinaryIO  # a recording's bytes, its path, or an open file that can seek
 
 # By content, not by name. HLS playlists and concat scripts can name other files: they are not on the list.
 CONTAINERS = "wav,flac,mp3,ogg,mov,matroska"
+# FFmpeg has hundreds of decoders, and a Matroska file may ask for any; those that nobody records speech with
+# are only ways to crash.
+_LINEAR = ["u8", "s8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be", "f64le"]
+_OTHERS = ["g722", "flac", "mp3", "mp3float", "vorbis", "opus", "libopus", "aac", "alac"]
+CODECS = frozenset([*(f"pcm_{kind}" for kind in (*_LINEAR, "alaw", "mulaw")), *_OTHERS])
+RATES_HZ = (4000, 384_000)  # a header may claim 1 Hz, and one byte would become 16000 samples
+LOUDEST = 1e5  # float files may hold anything; its square must stay a number in the features
 
 
-def read_audio(source: bytes | str | Path, *, max_duration_s: float) -> Samples:
-    """Decode a recording.
+def read_audio(source: Source, *, max_duration_s: float, raw: RawAudio | None = None) -> Samples:
+    """Decode a recording to one channel.
 
-    source: the file's bytes, or its path. max_duration_s: seconds of audio, the most that may be decoded.
-    Returns float32 samples (n_samples,), mono (channels averaged) at 16 kHz, nominally in -1..1.
+    max_duration_s: seconds of audio, the most that may be decoded. raw: what the bytes are where they have no
+    header. Returns float32 samples (n_samples,), mono (channels averaged) at 16 kHz, nominally in -1..1.
     Raises EmptyAudioError, UnreadableAudioError or AudioTooLongError.
     """
+    return np.concatenate(list(read_pieces(source, max_duration_s=max_duration_s, raw=raw)))
+
+
+def read_pieces(source: Source, *, max_duration_s: float, raw: RawAudio | None = None) -> Iterator[Samples]:
+    """The same samples as `read_audio`'s, some milliseconds at a time: an hour need not be held.
+
+    Raises the same errors, while the pieces are taken.
+    """
+    for piece_CN in _capped(source, max_duration_s, raw):
+        yield piece_CN.mean(axis=0)
+
+
+def read_channels(source: Source, *, max_duration_s: float, raw: RawAudio | None = None) -> list[Samples]:
+    """Decode a recording to its channels, each as `read_audio` gives the mixture; they have one length.
+
+    max_duration_s: of each. Raises the same errors; UnreadableAudioError too for more than `MAX_CHANNELS`
+    and where their number changes on the way.
+    """
+    pieces: list[NDArray[np.float32]] = []
+    for piece_CN in _capped(source, max_duration_s, raw):
+        if len(piece_CN) > MAX_CHANNELS:
+            raise UnreadableAudioError(
+                f"the recording has {len(piece_CN)} channels, at most {MAX_CHANNELS} are read one by one"
+            )
+        if pieces and len(piece_CN) != len(pieces[0]):
+            raise UnreadableAudioError("the recording's number of channels changes on the way")
+        pieces.append(piece_CN)
+    return list(np.concatenate(pieces, axis=1))
+
+
+def _capped(source: Source, max_duration_s: float, raw: RawAudio | None) -> Iterator[NDArray[np.float32]]:
+    """(C, N) pieces of finite samples; at least one. Raises what `read_audio` does."""
+    max_samples = int(max_duration_s * SAMPLE_RATE)
+    n_samples = 0
+    for piece_CN in _decoded_pieces(_opened(source), raw):
+        n_samples += piece_CN.shape[1]
+        if n_samples > max_samples:
+            raise AudioTooLongError(f"the recording is longer than {max_duration_s:g} s")
+        # A float WAV may hold NaN or infinities; they would spread over the whole utterance.
+        np.nan_to_num(piece_CN, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
+        yield np.clip(piece_CN, -LOUDEST, LOUDEST, out=piece_CN)
+    if not n_samples:
+        raise EmptyAudioError("the file holds no audio samples")
+
+
+def _opened(source: Source) -> BinaryIO | str:
+    """What PyAV opens. Raises EmptyAudioError, UnreadableAudioError."""
     if isinstance(source, bytes):
         if not source:
             raise EmptyAudioError("the file is empty")
-        opened: io.BytesIO | str = io.BytesIO(source)
-    else:
-        path = Path(source)
-        if not path.is_file():
-            raise UnreadableAudioError(f"{path.name} is not a file")
-        if path.stat().st_size == 0:
+        return io.BytesIO(source)
+    if not isinstance(source, str | Path):
+        if source.seek(0, io.SEEK_END) == 0:
             raise EmptyAudioError("the file is empty")
-        opened = str(path)
-    max_samples = int(max_duration_s * SAMPLE_RATE)
-    chunks: list[Samples] = []
-    n_samples = 0
-    for chunk in _decoded_chunks(opened):
-        n_samples += len(chunk)
-        if n_samples > max_samples:
-            raise AudioTooLongError(f"the recording is longer than {max_duration_s:g} s")
-        chunks.append(chunk)
-    if not n_samples:
-        raise EmptyAudioError("the file holds no audio samples")
-    samples = np.concatenate(chunks)
-    # A float WAV may hold NaN or infinities; they would spread over the whole utterance.
-    finite: Samples = np.nan_to_num(samples, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
-    return finite
+        source.seek(0)
+        return source
+    path = Path(source)
+    if not path.is_file():
+        raise UnreadableAudioError(f"{path.name} is not a file")
+    if path.stat().st_size == 0:
+        raise EmptyAudioError("the file is empty")
+    return str(path)
 
 
-def _decoded_chunks(opened: io.BytesIO | str) -> Iterator[Samples]:
-    """Mono 16 kHz float32 pieces, in order.
+def _decoded_pieces(opened: BinaryIO | str, raw: RawAudio | None) -> Iterator[NDArray[np.float32]]:
+    """(C, N) pieces at 16 kHz, in order.
 
     Ends early, without an error, where a file is cut off mid-stream.
     """
+    demuxer = None if raw is None else raw.demuxer
+    options = {"format_whitelist": CONTAINERS, "codec_whitelist": ",".join(sorted(CODECS))}
+    if raw is not None:
+        options |= {"format_whitelist": raw.demuxer} | raw.options
     try:
-        with av.open(opened, "r", options={"format_whitelist": CONTAINERS}) as container:
-            if not container.streams.audio:
-                raise UnreadableAudioError("the file holds no audio stream")
-            stream = container.streams.audio[0]
-            resampler: AudioResampler | None = None
-            layout = None
-            started = False
-            frames = container.decode(stream)
-            while True:
-                try:
-                    frame = next(frames)
-                except StopIteration:
-                    break
-                except av.error.FFmpegError as error:
-                    if started:  # a damaged tail: what was decoded before it stands
-                        break
-                    raise UnreadableAudioError("the file cannot be decoded as audio") from error
-                if resampler is None or layout != (frame.format.name, frame.layout.name, frame.sample_rate):
-                    if resampler is not None:
-                        yield from _resampled(resampler, None)
-                    resampler = AudioResampler(
-                        "fltp", rate=SAMPLE_RATE
-                    )  # channels are averaged below, unscaled
-                    layout = (frame.format.name, frame.layout.name, frame.sample_rate)
-                frame.pts = None  # broken time stamps must not make the resampler drop or pad
-                started = True
-                yield from _resampled(resampler, frame)
-            if resampler is not None:
-                yield from _resampled(resampler, None)
+        with av.open(opened, "r", format=demuxer, options=options) as container:
+            yield from _resampled_frames(_frames(container))
     except av.error.FFmpegError as error:
         raise UnreadableAudioError("the file is not audio that we can read") from error
     except (ValueError, UnicodeDecodeError, MemoryError, OverflowError) as error:  # seen on fuzzed headers
         raise UnreadableAudioError("the file is not audio that we can read") from error
 
 
-def _resampled(resampler: AudioResampler, frame: av.AudioFrame | None) -> Iterator[Samples]:
+def _frames(container: av.container.InputContainer) -> Iterator[av.AudioFrame]:
+    """The first audio stream's frames. Raises UnreadableAudioError when not even one can be decoded."""
+    if not container.streams.audio:
+        raise UnreadableAudioError("the file holds no audio stream")
+    stream = container.streams.audio[0]
+    codec = None if stream.codec_context is None else stream.codec_context.name
+    if codec not in CODECS:
+        raise UnreadableAudioError(f"the file's audio is coded as {codec}, which is not read")
+    started = False
+    frames = container.decode(stream)
+    while True:
+        try:
+            frame = next(frames)
+        except StopIteration:
+            return
+        except av.error.FFmpegError as error:
+            if started:  # a damaged tail: what was decoded before it stands
+                return
+            raise UnreadableAudioError("the file cannot be decoded as audio") from error
+        started = True
+        yield frame
+
+
+def _resampled_frames(frames: Iterator[av.AudioFrame]) -> Iterator[NDArray[np.float32]]:
+    """The frames as (C, N) at 16 kHz; format, channels and rate may change on the way."""
+    resampler: AudioResampler | None = None
+    kind = None
+    for frame in frames:
+        if resampler is None or kind != (frame.format.name, frame.layout.name, frame.sample_rate):
+            if resampler is not None:
+                yield from _resampled(resampler, None)
+            if not RATES_HZ[0] <= frame.sample_rate <= RATES_HZ[1]:
+                raise UnreadableAudioError(f"the recording has a sample rate of {frame.sample_rate} Hz")
+            resampler = AudioResampler("flt", rate=SAMPLE_RATE)  # channels are averaged later, unscaled
+            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        frame.pts = None  # broken time stamps must not make the resampler drop or pad
+        yield from _resampled(resampler, frame)
+    if resampler is not None:
+        yield from _resampled(resampler, None)
+
+
+def _resampled(resampler: AudioResampler, frame: av.AudioFrame | None) -> Iterator[NDArray[np.float32]]:
+    """Interleaved on the way: PyAV reads beyond its planes where a planar frame has more than eight."""
     for out in resampler.resample(frame):
-        yield out.to_ndarray().mean(axis=0)
+        interleaved: NDArray[np.float32] = out.to_ndarray()  # type: ignore[assignment]
+        yield np.ascontiguousarray(interleaved.reshape(-1, out.layout.nb_channels).T)
