@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from asr.errors import AsrError
+from service.engine import Engine
 from service.errors import error_response
 from service.metrics import Metrics
 from service.request_context import RequestContext
@@ -19,7 +20,6 @@ from service.routes import TRANSCRIBE_PATHS, Service, router
 from service.settings import Settings
 from service.speech import Loader, Readiness, load_speech
 from service.upload_limit import UploadLimit
-from service.worker import WorkerPool
 
 MULTIPART_OVERHEAD_FIELDS = 8  # form fields beside the hotwords that are read before they are ignored
 BYTES_PER_CHAR = 4  # of UTF-8, at the most
@@ -40,14 +40,14 @@ def create_app(
     """
     metrics = Metrics()
     readiness = Readiness()
-    pool = WorkerPool(settings.workers, settings.max_queued, metrics)
-    service = Service(settings, readiness, pool, metrics)
+    engine = Engine(settings, readiness, metrics)
+    service = Service(settings, readiness, engine, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_load(service, load, on_load_failure))
         yield
-        await pool.close()
+        await engine.close()
         await loading
 
     app = FastAPI(
@@ -73,7 +73,7 @@ def create_app(
         max_uploads=settings.max_uploads,
         timeout_s=settings.upload_timeout_s,
         guarded=TRANSCRIBE_PATHS,
-        check_room=lambda: _check_room(service),
+        check_room=engine.check_room,
     )
     app.add_middleware(RequestContext, metrics=metrics, endpoints=app.openapi()["paths"])
     return app
@@ -91,12 +91,6 @@ async def _load(service: Service, load: Loader, on_load_failure: Callable[[Excep
         return
     speech = service.readiness.speech
     service.metrics.model.info({"name": speech.name, "sha256": speech.sha256, "device": str(speech.device)})
-
-
-def _check_room(service: Service) -> None:
-    """Raises NotReadyError, BusyError or StoppingError when a transcription could not be taken now."""
-    _ = service.readiness.speech
-    service.pool.check_room()
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, File, Form, Query, Request, Response, Up
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from asr.decoding.options import DECODERS, MAX_NBEST, DecoderName, DecodingOptions
-from asr.decoding.result import Transcript
 from asr.errors import OptionsError
+from service.engine import Engine
 from service.metrics import Metrics
 from service.schemas import (
     ErrorResponse,
@@ -21,7 +21,6 @@ from service.schemas import (
 )
 from service.settings import Settings
 from service.speech import Readiness
-from service.worker import WorkerPool
 
 TRANSCRIBE_PATHS = ("/transcribe",)
 FAILURES: dict[int | str, dict[str, object]] = {
@@ -38,7 +37,7 @@ class Service:
 
     settings: Settings
     readiness: Readiness
-    pool: WorkerPool
+    engine: Engine
     metrics: Metrics
 
 
@@ -84,20 +83,10 @@ async def transcribe(
     )
     request.state.decoder = options.decoder
 
-    def work(seconds_left: float) -> Transcript:
-        content = file.file.read()  # by the worker: what waits costs disk, not memory
-        max_duration_s = service.settings.max_duration_s
-        return speech.transcribe(content, options, max_duration_s=max_duration_s, timeout_s=seconds_left)
-
-    done = await service.pool.run(
-        work,
-        timeout_s=service.settings.timeout_s,
-        caller_left=lambda: _disconnected(request),
-    )
-    transcript = done.result
-    request.state.audio_s = round(transcript.duration_s, 3)
-    service.metrics.observe(transcript)
-    return TranscribeResponse.of(transcript, speech, request.state.request_id, waited_s=done.waited_s)
+    answer = await service.engine.transcribe(file.file, options, caller_left=lambda: _disconnected(request))
+    request.state.audio_s = round(answer.transcript.duration_s, 3)
+    request_id = request.state.request_id
+    return TranscribeResponse.of(answer.transcript, speech, request_id, waited_s=answer.waited_s)
 
 
 @router.get("/healthz")

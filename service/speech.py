@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from asr.audio import Source
 from asr.decoding.options import DecodingOptions
 from asr.decoding.result import Transcript
 from asr.transcriber import Transcriber
@@ -32,7 +33,7 @@ class Speech(Protocol):
 
     def transcribe(
         self,
-        source: bytes,
+        source: Source,
         options: DecodingOptions,
         *,
         max_duration_s: float,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from fastapi.testclient import TestClient
 
-from asr.audio import SAMPLE_RATE, read_audio
+from asr.audio import SAMPLE_RATE, Source, read_audio
 from asr.decoding.options import DecodingOptions
 from asr.decoding.result import Hypothesis, Scores, Transcript, Word
 from service.app import create_app
@@ -35,7 +35,7 @@ class ScriptedSpeech:
 
     def transcribe(
         self,
-        source: bytes,
+        source: Source,
         options: DecodingOptions,
         *,
         max_duration_s: float,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
 import asr.transcriber
@@ -78,6 +80,39 @@ def test_posteriors_are_normalised_and_feed_the_same_decoding(
     options = DecodingOptions("beam_lm", nbest=3)
     cached = transcriber.decode(posteriors, options)
     assert _without_timings(cached) == _without_timings(transcriber.transcribe(recording, options))
+
+
+SIZES = st.lists(st.sampled_from([0, 100, 640, 2000, 7777, 16000, 40000]), min_size=1, max_size=6)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=SIZES, seed=st.integers(0, 99))
+def test_a_recording_in_any_batch_gives_what_it_gives_alone(
+    transcriber: Transcriber, sizes: list[int], seed: int
+) -> None:
+    """The same text exactly; log-probabilities and scores within the tolerance that is promised."""
+    rng = np.random.default_rng(seed)
+    prepared = [transcriber.prepare_samples((0.2 * rng.standard_normal(n)).astype(np.float32)) for n in sizes]
+    alone = [transcriber.listen_batch([one])[0] for one in prepared]
+    together = transcriber.listen_batch(prepared)
+    for one, among in zip(alone, together, strict=True):
+        np.testing.assert_allclose(among.log_probs, one.log_probs, atol=1e-4)
+        for decoder in DECODERS:
+            options = DecodingOptions(decoder, nbest=3)
+            expected, found = transcriber.decode(one, options), transcriber.decode(among, options)
+            assert found.text == expected.text
+            assert [h.scores.total for h in found.hypotheses] == pytest.approx(
+                [h.scores.total for h in expected.hypotheses], abs=1e-3
+            )
+    lists = [transcriber.search(one, DecodingOptions("beam_lm")) for one in alone]
+    rescored = transcriber.rescore_batch(lists)
+    for nbest, among in zip(lists, rescored, strict=True):
+        (one,) = transcriber.rescore_batch([nbest])
+        assert among.rescoring == one.rescoring == "done"
+        assert [h.text for h in among.hypotheses] == [h.text for h in one.hypotheses]
+        assert [h.scores.gpt2 for h in among.hypotheses] == pytest.approx(
+            [h.scores.gpt2 for h in one.hypotheses], abs=1e-3
+        )
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

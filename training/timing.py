@@ -12,7 +12,8 @@ from asr.decoding.calibration import MOST_SHIFT_S, Calibration
 from asr.decoding.options import DecoderName, DecodingOptions
 from asr.decoding.result import Hypothesis, Scores
 from asr.decoding.words import describe_words
-from asr.transcriber import Posteriors, Transcriber
+from asr.recording import Posteriors
+from asr.transcriber import Transcriber
 from training.joined import Joined
 
 REFERENCE = "reference text"

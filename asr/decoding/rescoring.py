@@ -219,18 +219,31 @@ def rescore(
     *,
     deadline: float | None = None,
 ) -> list[Hypothesis]:
-    """The first `limit` hypotheses with gamma x the scorer's log-probability as `gpt2`, best total first.
+    """One recording's list, as `rescore_lists` does several."""
+    return rescore_lists([hypotheses], scorer, gamma, limit, deadline=deadline)[0]
 
-    Those beyond the limit are left out: without a GPT-2 part their totals could not be compared. Equal totals
-    are in alphabetical order. Raises RescoringTimeoutError when the scorer passes the deadline: then the
-    hypotheses as they were are the answer.
+
+def rescore_lists(
+    lists: Sequence[Sequence[Hypothesis]],
+    scorer: TextScorer,
+    gamma: float,
+    limit: int,
+    *,
+    deadline: float | None = None,
+) -> list[list[Hypothesis]]:
+    """Of each list the first `limit`, with gamma x the scorer's log-probability as `gpt2`, best total first.
+
+    All are scored in one call. Those beyond the limit are left out: without a GPT-2 part their totals could
+    not be compared. Equal totals are in alphabetical order. Raises RescoringTimeoutError when the scorer
+    passes the deadline: then the hypotheses as they were are the answer.
     """
-    chosen = hypotheses[:limit]
-    logps = scorer.score([h.text for h in chosen], deadline=deadline)
-    rescored = [
-        replace(h, scores=replace(h.scores, gpt2=gamma * logp)) for h, logp in zip(chosen, logps, strict=True)
-    ]
-    return sorted(rescored, key=lambda h: (-h.scores.total, h.text))
+    chosen = [hypotheses[:limit] for hypotheses in lists]
+    logps = iter(scorer.score([h.text for hypotheses in chosen for h in hypotheses], deadline=deadline))
+    rescored = (
+        [replace(h, scores=replace(h.scores, gpt2=gamma * next(logps))) for h in hypotheses]
+        for hypotheses in chosen
+    )
+    return [sorted(hypotheses, key=lambda h: (-h.scores.total, h.text)) for hypotheses in rescored]
 
 
 def _check_files(folder: Path) -> None:

@@ -33,6 +33,15 @@ class Hypothesis:
 
 
 @dataclass(frozen=True)
+class NBest:
+    """What a search found in one recording."""
+
+    hypotheses: tuple[Hypothesis, ...]  # best first, at least one
+    rescoring: RescoringState = "none"
+    timings_ms: dict[str, float] = field(default_factory=dict)  # of the steps so far
+
+
+@dataclass(frozen=True)
 class Word:
     """A word of the chosen text, placed in the recording."""
 
