@@ -8,6 +8,7 @@ Shapes: C channels, N samples.
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,10 +21,9 @@ from asr.errors import AudioTooLongError, EmptyAudioError, UnreadableAudioError
 from asr.raw_audio import RawAudio
 
 SAMPLE_RATE = 16000
-MAX_CHANNELS = 8  # read one by one; any number is mixed
 
 Samples = NDArray[np.float32]  # (n_samples,), mono, nominally in -1..1
-Source = bytes | str | Path | BinaryIO  # a recording's bytes, its path, or an open file that can seek
+Content = bytes | str | Path | BinaryIO  # a file's bytes, its path, or the open file, which can seek
 
 # By content, not by name. HLS playlists and concat scripts can name other files: they are not on the list.
 CONTAINERS = "wav,flac,mp3,ogg,mov,matroska"
@@ -36,59 +36,66 @@ RATES_HZ = (4000, 384_000)  # a header may claim 1 Hz, and one byte would become
 LOUDEST = 1e5  # float files may hold anything; its square must stay a number in the features
 
 
-def read_audio(source: Source, *, max_duration_s: float, raw: RawAudio | None = None) -> Samples:
+@dataclass(frozen=True)
+class AudioFile:
+    """A recording and how it is read."""
+
+    content: Content
+    raw: RawAudio | None = None  # what the bytes are where they have no header
+    channel: int | None = None  # from 0; None: all of them, averaged
+
+
+Source = Content | AudioFile
+
+
+def read_audio(source: Source, *, max_duration_s: float) -> Samples:
     """Decode a recording to one channel.
 
-    max_duration_s: seconds of audio, the most that may be decoded. raw: what the bytes are where they have no
-    header. Returns float32 samples (n_samples,), mono (channels averaged) at 16 kHz, nominally in -1..1.
-    Raises EmptyAudioError, UnreadableAudioError or AudioTooLongError.
+    max_duration_s: seconds of audio, the most that may be decoded. Returns float32 samples (n_samples,), mono
+    (channels averaged) at 16 kHz, nominally in -1..1. Raises EmptyAudioError, UnreadableAudioError or
+    AudioTooLongError.
     """
-    return np.concatenate(list(read_pieces(source, max_duration_s=max_duration_s, raw=raw)))
+    return np.concatenate(list(read_pieces(source, max_duration_s=max_duration_s)))
 
 
-def read_pieces(source: Source, *, max_duration_s: float, raw: RawAudio | None = None) -> Iterator[Samples]:
+def read_pieces(source: Source, *, max_duration_s: float) -> Iterator[Samples]:
     """The same samples as `read_audio`'s, some milliseconds at a time: an hour need not be held.
 
-    Raises the same errors, while the pieces are taken.
+    At least one piece. Raises the same errors, while the pieces are taken.
     """
-    for piece_CN in _capped(source, max_duration_s, raw):
-        yield piece_CN.mean(axis=0)
-
-
-def read_channels(source: Source, *, max_duration_s: float, raw: RawAudio | None = None) -> list[Samples]:
-    """Decode a recording to its channels, each as `read_audio` gives the mixture; they have one length.
-
-    max_duration_s: of each. Raises the same errors; UnreadableAudioError too for more than `MAX_CHANNELS`
-    and where their number changes on the way.
-    """
-    pieces: list[NDArray[np.float32]] = []
-    for piece_CN in _capped(source, max_duration_s, raw):
-        if len(piece_CN) > MAX_CHANNELS:
-            raise UnreadableAudioError(
-                f"the recording has {len(piece_CN)} channels, at most {MAX_CHANNELS} are read one by one"
-            )
-        if pieces and len(piece_CN) != len(pieces[0]):
-            raise UnreadableAudioError("the recording's number of channels changes on the way")
-        pieces.append(piece_CN)
-    return list(np.concatenate(pieces, axis=1))
-
-
-def _capped(source: Source, max_duration_s: float, raw: RawAudio | None) -> Iterator[NDArray[np.float32]]:
-    """(C, N) pieces of finite samples; at least one. Raises what `read_audio` does."""
+    file = source if isinstance(source, AudioFile) else AudioFile(source)
     max_samples = int(max_duration_s * SAMPLE_RATE)
     n_samples = 0
-    for piece_CN in _decoded_pieces(_opened(source), raw):
+    for piece_CN in _decoded_pieces(_opened(file.content), file.raw):
         n_samples += piece_CN.shape[1]
         if n_samples > max_samples:
             raise AudioTooLongError(f"the recording is longer than {max_duration_s:g} s")
         # A float WAV may hold NaN or infinities; they would spread over the whole utterance.
         np.nan_to_num(piece_CN, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
-        yield np.clip(piece_CN, -LOUDEST, LOUDEST, out=piece_CN)
+        np.clip(piece_CN, -LOUDEST, LOUDEST, out=piece_CN)
+        yield _one_channel(piece_CN, file.channel)
     if not n_samples:
         raise EmptyAudioError("the file holds no audio samples")
 
 
-def _opened(source: Source) -> BinaryIO | str:
+def count_channels(source: Source) -> int:
+    """How many channels the recording begins with. Raises EmptyAudioError, UnreadableAudioError."""
+    file = source if isinstance(source, AudioFile) else AudioFile(source)
+    for piece_CN in _decoded_pieces(_opened(file.content), file.raw):
+        return len(piece_CN)
+    raise EmptyAudioError("the file holds no audio samples")
+
+
+def _one_channel(piece_CN: NDArray[np.float32], channel: int | None) -> Samples:
+    """(N,). Raises UnreadableAudioError when there is no such channel."""
+    if channel is None:
+        return piece_CN.mean(axis=0)
+    if channel >= len(piece_CN):
+        raise UnreadableAudioError("the recording's number of channels changes on the way")
+    return piece_CN[channel]
+
+
+def _opened(source: Content) -> BinaryIO | str:
     """What PyAV opens. Raises EmptyAudioError, UnreadableAudioError."""
     if isinstance(source, bytes):
         if not source:

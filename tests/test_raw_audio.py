@@ -2,6 +2,7 @@
 
 import io
 import wave
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -9,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.audio import LOUDEST, SAMPLE_RATE, read_audio, read_channels, read_pieces
-from asr.errors import AudioError, AudioTooLongError, EmptyAudioError, UnreadableAudioError
+from asr.audio import LOUDEST, SAMPLE_RATE, AudioFile, count_channels, read_audio, read_pieces
+from asr.errors import AudioError, EmptyAudioError, UnreadableAudioError
 from asr.raw_audio import RawAudio, raw_audio
 from tests.test_audio import FORMATS, encoded
 
 
 def as_type(content: bytes, content_type: str) -> np.ndarray:
     """The samples of bytes that come with a media type."""
-    return read_audio(content, max_duration_s=10, raw=raw_audio(content_type))
+    return read_audio(AudioFile(content, raw_audio(content_type)), max_duration_s=10)
 
 
 RAMP = np.arange(-16000, 16000, dtype=np.int16)
@@ -67,15 +68,13 @@ def test_raw_g722() -> None:
 @pytest.mark.parametrize("channels", [1, 2, 3, 10])
 def test_raw_channels_are_interleaved(channels: int) -> None:
     frames = np.tile(1000 * np.arange(channels), (1600, 1)).astype(">i2")
-    raw = raw_audio(f"audio/L16;rate=16000;channels={channels}")
-    mixed = read_audio(frames.tobytes(), max_duration_s=10, raw=raw)
+    file = AudioFile(frames.tobytes(), raw_audio(f"audio/L16;rate=16000;channels={channels}"))
+    assert count_channels(file) == channels
+    mixed = read_audio(file, max_duration_s=10)
     np.testing.assert_allclose(mixed, np.full(1600, 1000 * (channels - 1) / 2 / 32768), atol=1e-6)
-    if channels <= 8:
-        separate = read_channels(frames.tobytes(), max_duration_s=10, raw=raw)
-        assert [round(float(one[0]) * 32768) for one in separate] == [1000 * c for c in range(channels)]
-    else:
-        with pytest.raises(UnreadableAudioError, match="10 channels"):
-            read_channels(frames.tobytes(), max_duration_s=10, raw=raw)
+    for channel in range(channels):
+        (level,) = set(read_audio(replace(file, channel=channel), max_duration_s=10).tolist())
+        assert round(level * 32768) == 1000 * channel
 
 
 @pytest.mark.parametrize(
@@ -117,15 +116,16 @@ def test_stereo_is_mixed_or_read_one_by_one() -> None:
     time_s = np.arange(SAMPLE_RATE) / SAMPLE_RATE
     left, right = 0.5 * np.sin(2 * np.pi * 300 * time_s), 0.25 * np.sin(2 * np.pi * 700 * time_s)
     content = _wav(np.stack([left, right]))
-    channels = read_channels(content, max_duration_s=10)
-    assert len(channels) == 2
-    np.testing.assert_allclose(channels[0], left, atol=1e-4)
-    np.testing.assert_allclose(channels[1], right, atol=1e-4)
+    assert count_channels(content) == 2
+    for channel, expected in enumerate((left, right)):
+        np.testing.assert_allclose(
+            read_audio(AudioFile(content, channel=channel), max_duration_s=10), expected, atol=1e-4
+        )
     np.testing.assert_allclose(read_audio(content, max_duration_s=10), (left + right) / 2, atol=1e-4)
-    with pytest.raises(AudioTooLongError):
-        read_channels(content, max_duration_s=0.5)
+    with pytest.raises(UnreadableAudioError, match="channels"):
+        read_audio(AudioFile(content, channel=2), max_duration_s=10)
     with pytest.raises(EmptyAudioError):
-        read_channels(b"", max_duration_s=1)
+        count_channels(b"")
 
 
 def test_file_objects_and_pieces_give_the_same_samples() -> None:
@@ -205,7 +205,7 @@ def test_any_bytes_as_raw_audio(content: bytes) -> None:
         "audio/pcm;rate=48000",
     ):
         try:
-            samples = read_audio(content, max_duration_s=5, raw=raw_audio(content_type))
+            samples = as_type(content, content_type)
         except AudioError:
             continue
         assert np.isfinite(samples).all()
