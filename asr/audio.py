@@ -89,10 +89,12 @@ def count_channels(source: Source) -> int:
 def _one_channel(piece_CN: NDArray[np.float32], channel: int | None) -> Samples:
     """(N,). Raises UnreadableAudioError when there is no such channel."""
     if channel is None:
-        return piece_CN.mean(axis=0)
+        mixed: Samples = piece_CN.mean(axis=0)
+        return mixed
     if channel >= len(piece_CN):
         raise UnreadableAudioError("the recording's number of channels changes on the way")
-    return piece_CN[channel]
+    chosen: Samples = piece_CN[channel]
+    return chosen
 
 
 def _opened(source: Content) -> BinaryIO | str:

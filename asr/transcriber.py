@@ -7,7 +7,7 @@ Shapes: B recordings, T output frames, F mel bands, V CTC outputs (blank include
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -31,15 +31,17 @@ from asr.decoding.reweighting import reweight_for_gpt2
 from asr.decoding.words import describe_words
 from asr.errors import AsrError, BundleError, DecodingTimeoutError, RescoringTimeoutError
 from asr.features import log_mel
+from asr.long_audio import LongReader, Part, parts, whole
 from asr.recording import Posteriors, Prepared
 from asr.self_test import self_test
 from asr.stopwatch import Stopwatch
 from asr.text import normalise
 from asr.tokenizer import Tokenizer
+from asr.windows import WindowSettings
 
 Device = Literal["auto", "cpu", "cuda"]
 
-MAX_DURATION_S = 600.0
+MAX_DURATION_S = 4 * 3600.0
 SILENCE_PEAK = 2.0**-15  # one step of 16-bit audio: nothing below it was ever recorded
 
 
@@ -65,6 +67,7 @@ class Transcriber:
         self.sha256 = bundle.sha256
         self.sample_rate = SAMPLE_RATE
         self.device = str(device)
+        self.windows = WindowSettings()
         self._acoustic = acoustic
         self._beam = BeamDecoder(tokenizer, lm, self.settings)
 
@@ -103,6 +106,15 @@ class Transcriber:
         settings = self.bundle.settings
         return float(settings.features.hop_ms * settings.acoustic.features_per_output / 1000)
 
+    @property
+    def frame_samples(self) -> int:
+        """Samples of audio between two output frames."""
+        return round(self.frame_s * SAMPLE_RATE)
+
+    @property
+    def blank_id(self) -> int:
+        return self.tokenizer.blank_id
+
     def transcribe(
         self,
         source: Source,
@@ -110,15 +122,22 @@ class Transcriber:
         *,
         max_duration_s: float = MAX_DURATION_S,
         timeout_s: float | None = None,
+        on_part: Callable[[Part], None] | None = None,
     ) -> Transcript:
-        """The words of a recording (the file's bytes, its path, or the open file).
+        """The words of a recording: the file's bytes, its path, or the open file.
 
-        timeout_s: seconds from now, after which decoding gives up; None: never. The same recording and
+        timeout_s: seconds from now, after which decoding gives up; None: never. on_part: told of each part
+        of a long recording as soon as it is decoded; what it raises ends the work. The same recording and
         options give the same answer, `timings_ms` apart. Raises AudioError or DecodingTimeoutError.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        posteriors = self.listen(source, max_duration_s=max_duration_s)
-        return self.decode(posteriors, options, deadline=deadline)
+        reader = LongReader(self, source, self.windows, max_duration_s=max_duration_s)
+        found: list[Part] = []
+        for one in parts(self, reader, options, self.windows, deadline=deadline):
+            found.append(one)
+            if on_part is not None:
+                on_part(one)
+        return whole(found, options, duration_s=reader.duration_s, calibrated=self.is_calibrated(options))
 
     def listen(self, source: Source, *, max_duration_s: float = MAX_DURATION_S) -> Posteriors:
         """The steps that all decoders share. Raises AudioError."""
@@ -219,11 +238,15 @@ class Transcriber:
             decoder=options.decoder,
             duration_s=posteriors.duration_s,
             words=words,
-            calibrated=self.calibration is not None and options.decoder in self.calibration.maps,
+            calibrated=self.is_calibrated(options),
             rescoring=found.rescoring,
             hypotheses=found.hypotheses[: options.nbest],
             timings_ms=stopwatch.timings_ms,
         )
+
+    def is_calibrated(self, options: DecodingOptions) -> bool:
+        """Whether words' confidences are probabilities of being right."""
+        return self.calibration is not None and options.decoder in self.calibration.maps
 
     def self_test(self) -> None:
         """Decode seeded tones and noise twice with every decoder. Raises BundleError saying what is wrong."""

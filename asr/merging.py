@@ -1,0 +1,68 @@
+"""Transcripts of a recording's passages as one transcript."""
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, replace
+
+from asr.decoding.options import DecoderName
+from asr.decoding.result import Hypothesis, RescoringState, Scores, Transcript, Word
+
+
+def merged(
+    parts: Sequence[Transcript],
+    *,
+    decoder: DecoderName,
+    duration_s: float,
+    nbest: int,
+    calibrated: bool,
+) -> Transcript:
+    """One transcript of passages', in order, whose words have their places already; there may be none.
+
+    Each part needs one hypothesis at least. A hypothesis of the whole is one of every passage; its scores are
+    their sums, so the parts still add up to the total, and the `nbest` best of all combinations are kept.
+    """
+    hypotheses = [Hypothesis("", Scores(acoustic=0.0))]
+    timings_ms: dict[str, float] = {}
+    words: list[Word] = []
+    for part in parts:
+        hypotheses = _combined(hypotheses, part.hypotheses, max(nbest, 1))
+        words += part.words
+        for stage, milliseconds in part.timings_ms.items():
+            timings_ms[stage] = timings_ms.get(stage, 0.0) + milliseconds
+    states: set[RescoringState] = {part.rescoring for part in parts}
+    rescoring: RescoringState = "done" if decoder == "beam_lm_rescore" else "none"
+    return Transcript(
+        text=hypotheses[0].text,
+        decoder=decoder,
+        duration_s=duration_s,
+        words=tuple(words),
+        calibrated=calibrated,
+        rescoring="out_of_time" if "out_of_time" in states else rescoring,
+        hypotheses=tuple(hypotheses[:nbest]),
+        timings_ms=timings_ms,
+    )
+
+
+def shifted(words: Iterable[Word], start_s: float, end_s: float) -> list[Word]:
+    """Words of a passage that begins at `start_s`, in the recording's time; none lies after `end_s`."""
+    return [
+        replace(
+            word,
+            start_s=min(round(word.start_s + start_s, 3), end_s),
+            end_s=min(round(word.end_s + start_s, 3), end_s),
+        )
+        for word in words
+    ]
+
+
+def _combined(before: Sequence[Hypothesis], after: Sequence[Hypothesis], limit: int) -> list[Hypothesis]:
+    """The best pairs, best first; equal totals in alphabetical order. Both lists are best first."""
+    after = after[:limit]
+    # The pair (i, j) has (i + 1)(j + 1) - 1 better ones: no more are looked at than can be among the best.
+    pairs = (_pair(a, b) for i, a in enumerate(before) for b in after[: limit // (i + 1)])
+    return heapq.nsmallest(limit, pairs, key=lambda h: (-h.scores.total, h.text))
+
+
+def _pair(a: Hypothesis, b: Hypothesis) -> Hypothesis:
+    sums = (x + y for x, y in zip(astuple(a.scores), astuple(b.scores), strict=True))
+    return Hypothesis(f"{a.text} {b.text}".strip(), Scores(*sums))
