@@ -15,13 +15,15 @@ from asr.errors import AsrError
 from service.engine import Engine
 from service.errors import error_response
 from service.metrics import Metrics
+from service.openai_routes import router as openai_router
 from service.request_context import RequestContext
 from service.routes import TRANSCRIBE_PATHS, Service, router
 from service.settings import Settings
 from service.speech import Loader, Readiness, load_speech
 from service.upload_limit import UploadLimit
 
-MULTIPART_OVERHEAD_FIELDS = 8  # form fields beside the hotwords that are read before they are ignored
+MULTIPART_OVERHEAD_FIELDS = 24  # form fields beside the hotwords that are read before they are ignored
+LONGEST_FIELD = 8192  # bytes; OpenAI's clients send prompts
 BYTES_PER_CHAR = 4  # of UTF-8, at the most
 
 log = logging.getLogger(__name__)
@@ -59,11 +61,12 @@ def create_app(
         form_limits={
             "max_files": 1,
             "max_fields": settings.max_hotwords + MULTIPART_OVERHEAD_FIELDS,
-            "max_part_size": settings.max_hotword_chars * BYTES_PER_CHAR,
+            "max_part_size": max(settings.max_hotword_chars * BYTES_PER_CHAR, LONGEST_FIELD),
         },
     )
     app.state.service = service
     app.include_router(router)
+    app.include_router(openai_router)
     for kind in (HTTPException, RequestValidationError, AsrError):
         app.add_exception_handler(kind, _answer_error)
     # The last one added is the outermost.

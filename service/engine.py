@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from asr.audio import Source
 from asr.decoding.options import DecodingOptions
 from asr.decoding.result import Transcript
+from asr.long_audio import Part
 from service.metrics import Metrics
 from service.settings import Settings
 from service.speech import Readiness
@@ -41,18 +42,22 @@ class Engine:
         *,
         caller_left: Callable[[], Awaitable[None]],
         timeout_s: float | None = None,
+        on_part: Callable[[Part], None] | None = None,
     ) -> Answer:
         """The words of a recording.
 
         caller_left: returns when nobody wants the answer any more. timeout_s: from now, waiting included;
-        None: the settings'. Raises NotReadyError, BusyError, StoppingError, TimedOutError, CallerLeftError;
-        and what the Transcriber raises.
+        None: the settings'. on_part: told of each part of a long recording, on any thread. Raises
+        NotReadyError, BusyError, StoppingError, TimedOutError, CallerLeftError; and what the Transcriber
+        raises.
         """
         speech = self._readiness.speech
         max_duration_s = self._settings.max_duration_s
 
         def work(seconds_left: float) -> Transcript:
-            return speech.transcribe(source, options, max_duration_s=max_duration_s, timeout_s=seconds_left)
+            return speech.transcribe(
+                source, options, max_duration_s=max_duration_s, timeout_s=seconds_left, on_part=on_part
+            )
 
         done = await self._pool.run(
             work,

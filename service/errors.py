@@ -7,6 +7,7 @@ RefusedError              the service does not take the request, or gives up on 
 ├── NotReadyError             the models are loading, or failed to
 ├── BusyError                 no worker and no place in the queue
 ├── StoppingError             the service is shutting down
+├── UnknownModelError         a model that is not served
 ├── TimedOutError             no result within the caller's time
 └── CallerLeftError           nobody is there to answer
 """
@@ -67,6 +68,10 @@ class StoppingError(RefusedError):
     """The service is shutting down."""
 
 
+class UnknownModelError(RefusedError):
+    """The caller names a model that is not served."""
+
+
 class TimedOutError(RefusedError):
     """No result within the caller's time."""
 
@@ -78,6 +83,7 @@ class CallerLeftError(RefusedError):
 # The most particular class of an exception that is listed decides.
 ERRORS: Mapping[type[Exception], tuple[int, str]] = {
     EmptyAudioError: (400, "empty_audio"),
+    UnknownModelError: (404, "unknown_model"),
     UploadTimeoutError: (408, "upload_timeout"),
     UploadTooLargeError: (413, "upload_too_large"),
     AudioTooLongError: (413, "audio_too_long"),

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, File, Form, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from asr.decoding.options import DECODERS, MAX_NBEST, DecoderName, DecodingOptions
 from asr.errors import OptionsError
 from service.engine import Engine
 from service.metrics import Metrics
+from service.recording import BODY, Channels, Recording, channels_of
 from service.schemas import (
     ErrorResponse,
     HealthResponse,
@@ -22,9 +23,9 @@ from service.schemas import (
 from service.settings import Settings
 from service.speech import Readiness
 
-TRANSCRIBE_PATHS = ("/transcribe",)
+TRANSCRIBE_PATHS = ("/transcribe", "/v1/audio/transcriptions")
 FAILURES: dict[int | str, dict[str, object]] = {
-    status: {"model": ErrorResponse} for status in (400, 408, 413, 415, 422, 500, 503, 504)
+    status: {"model": ErrorResponse} for status in (400, 404, 408, 413, 415, 422, 500, 503, 504)
 }
 NOT_READY: dict[int | str, dict[str, object]] = {503: {"model": ErrorResponse}}
 
@@ -50,11 +51,11 @@ def _service(request: Request) -> Service:
 Shared = Annotated[Service, Depends(_service)]
 
 
-@router.post("/transcribe", responses=FAILURES)
+@router.post("/transcribe", responses=FAILURES, openapi_extra=BODY)
 async def transcribe(
     request: Request,
     service: Shared,
-    file: Annotated[UploadFile, File(description="The recording: wav, flac, mp3, ogg, m4a or webm.")],
+    recording: Recording,
     decoder: Annotated[DecoderName | None, Query(description="Default: the service's setting.")] = None,
     nbest: Annotated[int, Query(ge=0, le=MAX_NBEST, description="Hypotheses returned.")] = 0,
     timestamps: Annotated[Literal["none", "word"], Query(description="`word` fills `words`.")] = "none",
@@ -67,6 +68,9 @@ async def transcribe(
     hotword_weight: Annotated[
         float | None, Query(ge=0, le=100, description="Bonus per matched hotword, natural logarithm.")
     ] = None,
+    channels: Annotated[
+        Channels, Query(description="`separate` transcribes each channel by itself and fills `channels`.")
+    ] = "mixed",
     rescore_budget_s: Annotated[
         float | None, Query(ge=0, le=3600, description="Seconds for GPT-2. Default: the service's setting.")
     ] = None,
@@ -77,16 +81,18 @@ async def transcribe(
         decoder=decoder or service.settings.default_decoder,
         nbest=nbest,
         word_timestamps=timestamps == "word",
-        hotwords=_bounded_hotwords([*(hotwords or ()), *(form_hotwords or ())], service.settings),
+        hotwords=bounded_hotwords([*(hotwords or ()), *(form_hotwords or ())], service.settings),
         hotword_weight=hotword_weight,
         rescore_budget_s=service.settings.rescore_budget_s if rescore_budget_s is None else rescore_budget_s,
     )
     request.state.decoder = options.decoder
 
-    answer = await service.engine.transcribe(file.file, options, caller_left=lambda: _disconnected(request))
-    request.state.audio_s = round(answer.transcript.duration_s, 3)
-    request_id = request.state.request_id
-    return TranscribeResponse.of(answer.transcript, speech, request_id, waited_s=answer.waited_s)
+    answers = [
+        await service.engine.transcribe(one, options, caller_left=lambda: disconnected(request))
+        for one in await channels_of(recording, channels)
+    ]
+    request.state.audio_s = round(sum(answer.transcript.duration_s for answer in answers), 3)
+    return TranscribeResponse.of_channels(answers, speech, request.state.request_id, channels)
 
 
 @router.get("/healthz")
@@ -125,13 +131,13 @@ async def models(service: Shared) -> ModelList:
     return ModelList(data=[entry])
 
 
-async def _disconnected(request: Request) -> None:
+async def disconnected(request: Request) -> None:
     """Returns when the caller has closed the connection. The body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-def _bounded_hotwords(hotwords: Sequence[str], settings: Settings) -> tuple[str, ...]:
+def bounded_hotwords(hotwords: Sequence[str], settings: Settings) -> tuple[str, ...]:
     """Raises OptionsError for too many or too long ones."""
     if len(hotwords) > settings.max_hotwords:
         raise OptionsError(f"{len(hotwords)} hotwords given, at most {settings.max_hotwords} are taken")

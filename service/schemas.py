@@ -1,6 +1,7 @@
 """What the endpoints answer, as JSON; built from the speech code's own results."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +17,15 @@ class NamedModel(Protocol):
     def name(self) -> str: ...
     @property
     def sha256(self) -> str: ...
+
+
+class Answered(Protocol):
+    """A transcript and what it waited."""
+
+    @property
+    def transcript(self) -> Transcript: ...
+    @property
+    def waited_s(self) -> float: ...
 
 
 class _FromObject(BaseModel):
@@ -55,6 +65,15 @@ class ModelBody(_FromObject):
     sha256: str
 
 
+class ChannelBody(_FromObject):
+    """One channel of a recording that was transcribed channel by channel."""
+
+    text: str
+    words: list[WordBody]
+    rescoring: RescoringState
+    hypotheses: list[HypothesisBody]
+
+
 class TranscribeResponse(BaseModel):
     """Answer of `POST /transcribe`."""
 
@@ -65,6 +84,7 @@ class TranscribeResponse(BaseModel):
     calibrated: bool
     rescoring: RescoringState
     hypotheses: list[HypothesisBody]
+    channels: list[ChannelBody] = []
     timings_ms: dict[str, float]
     model: ModelBody
     request_id: str
@@ -84,6 +104,29 @@ class TranscribeResponse(BaseModel):
             model=ModelBody.model_validate(model),
             request_id=request_id,
         )
+
+    @classmethod
+    def of_channels(
+        cls, answers: Sequence[Answered], model: NamedModel, request_id: str, wanted: str
+    ) -> Self:
+        """The answer for the channels, each by itself: their texts as lines, the rest in `channels`."""
+        first = answers[0]
+        if wanted == "mixed":
+            return cls.of(first.transcript, model, request_id, waited_s=first.waited_s)
+        timings_ms: dict[str, float] = {}
+        for answer in answers:
+            for stage, milliseconds in answer.transcript.timings_ms.items():
+                timings_ms[stage] = timings_ms.get(stage, 0.0) + milliseconds
+        together = replace(
+            first.transcript,
+            text="\n".join(answer.transcript.text for answer in answers),
+            words=(),
+            hypotheses=(),
+            timings_ms=timings_ms,
+        )
+        body = cls.of(together, model, request_id, waited_s=sum(answer.waited_s for answer in answers))
+        body.channels = [ChannelBody.model_validate(answer.transcript) for answer in answers]
+        return body
 
 
 class ModelEntry(BaseModel):

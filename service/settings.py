@@ -34,13 +34,13 @@ class Settings(BaseSettings):
     """Where the models run; `auto` takes CUDA where there is one."""
     default_decoder: DecoderName = "beam_lm_rescore"
     """Decoder of a request that names none."""
-    max_upload_mb: int = Field(default=25, ge=1, le=1024)
+    max_upload_mb: int = Field(default=256, ge=1, le=4096)
     """Largest request body, in MiB."""
     max_uploads: int = Field(default=32, ge=1, le=10_000)
     """Uploads read at the same time; one more is answered 503."""
     upload_timeout_s: float = Field(default=60.0, gt=0, le=3600)
     """Seconds that a caller has for sending the request body."""
-    max_duration_s: float = Field(default=600.0, gt=0, le=86_400)
+    max_duration_s: float = Field(default=14400.0, gt=0, le=86_400)
     """Longest recording, in seconds of decoded audio."""
     max_hotwords: int = Field(default=100, ge=0, le=10_000)
     """Hotwords in one request."""
@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     """Recordings decoded at the same time, one thread each."""
     max_queued: int = Field(default=16, ge=0, le=10_000)
     """Recordings that wait for a worker; one more is answered 503."""
-    timeout_s: float = Field(default=120.0, gt=0, le=3600)
+    timeout_s: float = Field(default=600.0, gt=0, le=3600)
     """Seconds from the end of the upload to the answer, waiting included; then 504."""
     torch_threads: int = Field(default=1, ge=1, le=256)
     """CPU threads of one torch operation; workers x torch_threads should not pass the cores."""

@@ -10,6 +10,7 @@ import torch
 from asr.audio import Source
 from asr.decoding.options import DecodingOptions
 from asr.decoding.result import Transcript
+from asr.long_audio import Part
 from asr.transcriber import Transcriber
 from service.errors import NotReadyError
 from service.settings import Settings
@@ -38,6 +39,7 @@ class Speech(Protocol):
         *,
         max_duration_s: float,
         timeout_s: float | None = None,
+        on_part: Callable[[Part], None] | None = None,
     ) -> Transcript: ...
 
     def self_test(self) -> None: ...

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from asr.audio import SAMPLE_RATE, Source, read_audio
 from asr.decoding.options import DecodingOptions
 from asr.decoding.result import Hypothesis, Scores, Transcript, Word
+from asr.long_audio import Part
 from service.app import create_app
 from service.settings import Settings
 
@@ -40,6 +41,7 @@ class ScriptedSpeech:
         *,
         max_duration_s: float,
         timeout_s: float | None = None,
+        on_part: Callable[[Part], None] | None = None,
     ) -> Transcript:
         self.calls.append(options)
         self.seconds_left.append(timeout_s or 0.0)
@@ -52,7 +54,7 @@ class ScriptedSpeech:
             Hypothesis(SECRET, Scores(-1.5, -2.25, 0.5, -3.0, 0.75)),
             Hypothesis("a tack", Scores(-9.0)),
         )
-        return Transcript(
+        transcript = Transcript(
             text=SECRET,
             decoder=options.decoder,
             duration_s=len(samples) / SAMPLE_RATE,
@@ -60,6 +62,9 @@ class ScriptedSpeech:
             hypotheses=hypotheses[: options.nbest],
             timings_ms={"audio": 1.0, "acoustic": 2.0, "decoding": 3.0},
         )
+        if on_part is not None:
+            on_part(Part(0.0, transcript.duration_s, transcript))
+        return transcript
 
     def self_test(self) -> None:
         """Nothing to test."""

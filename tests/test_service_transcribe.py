@@ -37,6 +37,7 @@ def test_answer_has_every_field_of_the_contract(recording: bytes) -> None:
         "calibrated": False,
         "rescoring": "none",
         "hypotheses": [{"text": SECRET, "scores": scores}],
+        "channels": [],
         "model": {"name": "scripted", "sha256": "5" * 64},
         "request_id": "abc-1",
     }

@@ -1,0 +1,201 @@
+"""`POST /v1/audio/transcriptions` with OpenAI's own client against a running server."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import openai
+import pytest
+
+from asr.decoding.options import DecodingOptions
+from asr.decoding.result import Hypothesis, Scores, Transcript, Word
+from asr.long_audio import Part
+from service.settings import Settings
+from tests.live_server import live_server
+from tests.scripted_speech import ScriptedSpeech
+
+TWO_PARTS = ("attack at dawn", "or rather at noon")
+
+
+class TwoParts(ScriptedSpeech):
+    """A long recording of two passages; `fails` breaks off after the first."""
+
+    fails = False
+
+    def transcribe(self, source, options, *, max_duration_s, timeout_s=None, on_part=None) -> Transcript:
+        whole = super().transcribe(source, options, max_duration_s=max_duration_s, timeout_s=timeout_s)
+        words: list[Word] = []
+        for start_s, text in zip((0.0, 100.0), TWO_PARTS, strict=True):
+            here = tuple(
+                Word(word, start_s + i, start_s + i + 0.5, 0.5) for i, word in enumerate(text.split())
+            )
+            words += here
+            part = replace(whole, text=text, words=here, hypotheses=(Hypothesis(text, Scores(-1.0)),))
+            if on_part is not None:
+                on_part(Part(start_s, start_s + 5, part))
+            if self.fails:
+                raise ZeroDivisionError("inner secret")
+        return replace(whole, text=" ".join(TWO_PARTS), words=tuple(words))
+
+
+@pytest.fixture(scope="module")
+def speech() -> TwoParts:
+    return TwoParts()
+
+
+@pytest.fixture(scope="module")
+def client(speech: TwoParts) -> Iterator[openai.OpenAI]:
+    settings = Settings(default_decoder="beam_lm", max_hotwords=3)
+    with (
+        live_server(speech, settings) as address,
+        openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def audio(recording: bytes) -> tuple[str, bytes]:
+    return ("speech.wav", recording)
+
+
+def test_json(client: openai.OpenAI, audio: tuple[str, bytes]) -> None:
+    answer = client.audio.transcriptions.create(file=audio, model="whisper-1")
+    assert answer.text == " ".join(TWO_PARTS)
+    assert answer.usage.type == "duration"
+    assert answer.usage.seconds == 1.0
+    assert answer.logprobs is None
+
+
+def test_text(client: openai.OpenAI, audio: tuple[str, bytes]) -> None:
+    answer = client.audio.transcriptions.create(file=audio, model="scripted", response_format="text")
+    assert answer == " ".join(TWO_PARTS) + "\n"
+
+
+def test_srt(client: openai.OpenAI, audio: tuple[str, bytes]) -> None:
+    answer = client.audio.transcriptions.create(file=audio, model="whisper-1", response_format="srt")
+    assert answer == (
+        "1\n00:00:00,000 --> 00:00:02,500\nattack at dawn\n\n"
+        "2\n00:01:40,000 --> 00:01:43,500\nor rather at noon\n"
+    )
+
+
+def test_vtt(client: openai.OpenAI, audio: tuple[str, bytes]) -> None:
+    answer = client.audio.transcriptions.create(file=audio, model="whisper-1", response_format="vtt")
+    assert answer.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.500\nattack at dawn\n")
+
+
+def test_verbose_json_with_words_and_segments(client: openai.OpenAI, audio: tuple[str, bytes]) -> None:
+    answer = client.audio.transcriptions.create(
+        file=audio,
+        model="whisper-1",
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+    )
+    assert (answer.text, answer.language, answer.duration) == (" ".join(TWO_PARTS), "english", 1.0)
+    assert [word.word for word in answer.words] == " ".join(TWO_PARTS).split()
+    assert [(s.id, s.start, s.end, s.text) for s in answer.segments] == [
+        (0, 0.0, 2.5, TWO_PARTS[0]),
+        (1, 100.0, 103.5, TWO_PARTS[1]),
+    ]
+    assert answer.segments[0].avg_logprob == pytest.approx(math.log(0.5))
+    only = client.audio.transcriptions.create(file=audio, model="whisper-1", response_format="verbose_json")
+    assert only.words is None
+    assert len(only.segments) == 2
+
+
+def test_log_probabilities(client: openai.OpenAI, audio: tuple[str, bytes]) -> None:
+    answer = client.audio.transcriptions.create(file=audio, model="whisper-1", include=["logprobs"])
+    assert "".join(found.token for found in answer.logprobs) == answer.text
+    assert answer.logprobs[1].bytes == list(b" at")
+    assert answer.logprobs[1].logprob == pytest.approx(math.log(0.5))
+
+
+def test_stream_the_final_event_carries_the_text(client: openai.OpenAI, audio: tuple[str, bytes]) -> None:
+    """speaches sends an empty text in its last event."""
+    stream = client.audio.transcriptions.create(
+        file=audio, model="gpt-4o-transcribe", stream=True, include=["logprobs"]
+    )
+    *deltas, done = list(stream)
+    assert [event.type for event in deltas] == ["transcript.text.delta"] * 2
+    assert done.type == "transcript.text.done"
+    assert "".join(event.delta for event in deltas) == done.text == " ".join(TWO_PARTS)
+    assert "".join(found.token for event in deltas for found in event.logprobs) == done.text
+    assert len(done.logprobs) == len(done.text.split())
+
+
+def test_stream_of_unreadable_audio_is_an_answer_not_an_event(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.APIStatusError) as refusal:
+        client.audio.transcriptions.create(file=("a.wav", b"rubbish"), model="whisper-1", stream=True)
+    assert refusal.value.status_code == 415
+    assert refusal.value.code == "unreadable_audio"
+
+
+def test_stream_that_breaks_off_says_so(
+    client: openai.OpenAI, speech: TwoParts, audio: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speech, "fails", True)
+    stream = client.audio.transcriptions.create(file=audio, model="whisper-1", stream=True)
+    assert next(iter(stream)).delta == TWO_PARTS[0]
+    with pytest.raises(openai.APIError) as failure:
+        list(stream)
+    assert "inner secret" not in str(failure.value)
+
+
+def test_keywords_are_hotwords_and_prompt_is_tolerated(
+    client: openai.OpenAI, speech: TwoParts, audio: tuple[str, bytes]
+) -> None:
+    speech.calls.clear()
+    client.audio.transcriptions.create(
+        file=audio,
+        model="whisper-1",
+        keywords=["ada", "new york"],
+        prompt="names of people " * 100,
+        language="en",
+        temperature=0.2,
+        chunking_strategy="auto",
+        extra_body={"decoder": "greedy", "hotword_weight": 3},
+    )
+    assert speech.calls == [DecodingOptions("greedy", hotwords=("ada", "new york"), hotword_weight=3.0)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "named"),
+    [
+        ({"response_format": "diarized_json"}, 422, "response_format"),
+        ({"known_speaker_names": ["ann"]}, 422, "known_speaker_names[]"),
+        ({"chunking_strategy": {"type": "server_vad"}}, 422, "chunking_strategy"),
+        ({"language": "de"}, 422, "language"),
+        ({"languages": ["en", "fr"]}, 422, "languages[]"),
+        ({"temperature": 3}, 422, "temperature"),
+        ({"timestamp_granularities": ["word"]}, 422, "timestamp_granularities[]"),
+        ({"include": ["logprobs"], "response_format": "srt"}, 422, "include[]"),
+        ({"stream": True, "response_format": "vtt"}, 422, "stream"),
+        ({"keywords": ["a", "b", "c", "d"]}, 422, "hotwords"),
+        ({"extra_body": {"best_of": 5}}, 422, "best_of"),
+        ({"model": "whisper-large-v9"}, 404, "whisper-large-v9"),
+    ],
+)
+def test_what_is_not_done_is_refused_by_name(
+    client: openai.OpenAI, audio: tuple[str, bytes], asked: dict[str, object], status: int, named: str
+) -> None:
+    with pytest.raises(openai.APIStatusError) as refusal:
+        client.audio.transcriptions.create(**{"file": audio, "model": "whisper-1", **asked})
+    assert refusal.value.status_code == status
+    assert named in refusal.value.message
+
+
+def test_models_are_listed_as_the_client_expects(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["scripted"]
+
+
+def test_silence_streams_one_event(audio: tuple[str, bytes]) -> None:
+    class Silent(ScriptedSpeech):
+        def transcribe(self, *args, **kwargs) -> Transcript:
+            return replace(super().transcribe(*args, **(kwargs | {"on_part": None})), text="", words=())
+
+    with (
+        live_server(Silent()) as address,
+        openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client,
+    ):
+        events = list(client.audio.transcriptions.create(file=audio, model="whisper-1", stream=True))
+    assert [(event.type, event.text) for event in events] == [("transcript.text.done", "")]
