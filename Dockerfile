@@ -34,7 +34,7 @@ RUN pip install --no-deps .
 
 FROM ${BASE}
 ARG BUNDLE=models/default
-RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin asr
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin asr && install -d -o asr -g asr /jobs
 COPY --from=builder /venv /venv
 WORKDIR /app
 COPY docker/healthcheck.py .

@@ -14,6 +14,8 @@ from starlette.responses import Response
 from asr.errors import AsrError
 from service.engine import Engine
 from service.errors import error_response
+from service.jobs import open_jobs
+from service.jobs import router as jobs_router
 from service.metrics import Metrics
 from service.openai_routes import router as openai_router
 from service.request_context import RequestContext
@@ -48,7 +50,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_load(service, load, on_load_failure))
+        jobs = app.state.jobs = await asyncio.to_thread(open_jobs, settings, engine, readiness)
+        if jobs is not None:
+            jobs.runner.start()
         yield
+        if jobs is not None:
+            await jobs.close()
         await engine.close()
         await loading
 
@@ -65,8 +72,10 @@ def create_app(
         },
     )
     app.state.service = service
+    app.state.jobs = None
     app.include_router(router)
     app.include_router(openai_router)
+    app.include_router(jobs_router)
     for kind in (HTTPException, RequestValidationError, AsrError):
         app.add_exception_handler(kind, _answer_error)
     # The last one added is the outermost.

@@ -8,6 +8,8 @@ RefusedError              the service does not take the request, or gives up on 
 ├── BusyError                 no worker and no place in the queue
 ├── StoppingError             the service is shutting down
 ├── UnknownModelError         a model that is not served
+├── UnknownJobError           no such job, or another caller's
+├── NoJobsError               this service keeps no jobs
 ├── TimedOutError             no result within the caller's time
 └── CallerLeftError           nobody is there to answer
 """
@@ -72,6 +74,14 @@ class UnknownModelError(RefusedError):
     """The caller names a model that is not served."""
 
 
+class UnknownJobError(RefusedError):
+    """No such job, or another caller's."""
+
+
+class NoJobsError(RefusedError):
+    """This service keeps no jobs."""
+
+
 class TimedOutError(RefusedError):
     """No result within the caller's time."""
 
@@ -84,6 +94,8 @@ class CallerLeftError(RefusedError):
 ERRORS: Mapping[type[Exception], tuple[int, str]] = {
     EmptyAudioError: (400, "empty_audio"),
     UnknownModelError: (404, "unknown_model"),
+    UnknownJobError: (404, "unknown_job"),
+    NoJobsError: (404, "no_jobs"),
     UploadTimeoutError: (408, "upload_timeout"),
     UploadTooLargeError: (413, "upload_too_large"),
     AudioTooLongError: (413, "audio_too_long"),
@@ -115,13 +127,19 @@ def error_response(error: Exception, state: MutableMapping[str, Any]) -> JSONRes
 
     Unforeseen errors keep their message to the log.
     """
-    status, code = status_and_code(error)
-    state["error_code"] = code
+    detail = error_detail(error, state["request_id"])
+    state["error_code"] = detail.code
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, RefusedError) and error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
-    detail = ErrorDetail(code=code, message=_message(error, status), request_id=state["request_id"])
+    status, _ = status_and_code(error)
     return JSONResponse(ErrorResponse(error=detail).model_dump(), status, headers)
+
+
+def error_detail(error: Exception, request_id: str) -> ErrorDetail:
+    """What a caller is told of an exception."""
+    status, code = status_and_code(error)
+    return ErrorDetail(code=code, message=_message(error, status), request_id=request_id)
 
 
 def _message(error: Exception, status: int) -> str:

@@ -58,6 +58,18 @@ class Settings(BaseSettings):
     """What GPT-2 computes in; `auto` takes bfloat16 where a measurement at start says that it is faster."""
     rescore_budget_s: float | None = Field(default=None, ge=0, le=3600)
     """Seconds that GPT-2 may take for one recording, then beam search's order stands; none: no limit."""
+    jobs_dir: Path | None = None
+    """Folder of asynchronous jobs, a SQLite file and their recordings; none: no jobs are taken."""
+    max_jobs: int = Field(default=1000, ge=1, le=1_000_000)
+    """Jobs kept, ended ones included; one more is refused as busy."""
+    max_jobs_mb: int = Field(default=4096, ge=1, le=1_000_000)
+    """Recordings of jobs that have not ended, in MiB; more are refused as busy."""
+    jobs_at_once: int = Field(default=1, ge=1, le=64)
+    """Jobs that are worked on at the same time."""
+    job_timeout_s: float = Field(default=14400.0, gt=0, le=604_800)
+    """Seconds that one job may take once it is begun."""
+    job_expiry_s: float = Field(default=86400.0, gt=0, le=31_536_000)
+    """Seconds that an ended job and its result are kept."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line written."""
 

@@ -1,0 +1,67 @@
+"""What a caller may ask for, wherever he asks: the parameters of `POST /transcribe` and `POST /v1/jobs`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import Depends, Form, Query, Request
+
+from asr.decoding.options import MAX_NBEST, DecoderName, DecodingOptions
+from asr.errors import OptionsError
+from service.recording import Channels
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request's wishes."""
+
+    options: DecodingOptions
+    channels: Channels
+
+
+async def asked_parameters(
+    request: Request,
+    decoder: Annotated[DecoderName | None, Query(description="Default: the service's setting.")] = None,
+    nbest: Annotated[int, Query(ge=0, le=MAX_NBEST, description="Hypotheses returned.")] = 0,
+    timestamps: Annotated[Literal["none", "word"], Query(description="`word` fills `words`.")] = "none",
+    hotwords: Annotated[
+        list[str] | None, Query(description="Words or phrases to favour; repeatable.")
+    ] = None,
+    form_hotwords: Annotated[
+        list[str] | None, Form(alias="hotwords", description="The same, for long lists.")
+    ] = None,
+    hotword_weight: Annotated[
+        float | None, Query(ge=0, le=100, description="Bonus per matched hotword, natural logarithm.")
+    ] = None,
+    channels: Annotated[
+        Channels, Query(description="`separate` transcribes each channel by itself and fills `channels`.")
+    ] = "mixed",
+    rescore_budget_s: Annotated[
+        float | None, Query(ge=0, le=3600, description="Seconds for GPT-2. Default: the service's setting.")
+    ] = None,
+) -> Asked:
+    """The parameters, with the settings' values where none is given. Raises OptionsError."""
+    settings: Settings = request.app.state.service.settings
+    options = DecodingOptions(
+        decoder=decoder or settings.default_decoder,
+        nbest=nbest,
+        word_timestamps=timestamps == "word",
+        hotwords=bounded_hotwords([*(hotwords or ()), *(form_hotwords or ())], settings),
+        hotword_weight=hotword_weight,
+        rescore_budget_s=settings.rescore_budget_s if rescore_budget_s is None else rescore_budget_s,
+    )
+    request.state.decoder = options.decoder
+    return Asked(options, channels)
+
+
+Parameters = Annotated[Asked, Depends(asked_parameters)]
+
+
+def bounded_hotwords(hotwords: Sequence[str], settings: Settings) -> tuple[str, ...]:
+    """Raises OptionsError for too many or too long ones."""
+    if len(hotwords) > settings.max_hotwords:
+        raise OptionsError(f"{len(hotwords)} hotwords given, at most {settings.max_hotwords} are taken")
+    if any(len(hotword) > settings.max_hotword_chars for hotword in hotwords):
+        raise OptionsError(f"a hotword is longer than {settings.max_hotword_chars} characters")
+    return tuple(hotwords)
