@@ -76,23 +76,23 @@ def stretches(pieces: Iterable[Samples], settings: WindowSettings, frame_samples
     start = overlap = 0
     while buffer.size > overlap:
         more = buffer.fill(longest + 1)
-        levels_L = _level_db(buffer.samples[:longest])
-        pauses = _pauses(levels_L)
-        if not overlap and (quiet := _leading_quiet(_pauses(levels_L, _SKIPPED_DB))):
+        levels_L = level_db(buffer.samples[:longest])
+        pauses = pauses_in(levels_L)
+        if not overlap and (quiet := leading_quiet(levels_L)):
             buffer.take(quiet)
             start += quiet
             continue
         keep = 0
         if not more:
             cut = buffer.size
-        elif (found := _pause_cut(pauses, settings, overlap)) is not None:
+        elif (found := pause_cut(pauses, settings, overlap)) is not None:
             cut = found
         else:
             cut = longest
             wanted = round(settings.overlap_s * SAMPLE_RATE)
             keep = longest - (longest - wanted) // frame_samples * frame_samples
         samples = buffer.samples[:cut].copy()
-        if keep or overlap or _level_db(samples).max(initial=_FLOOR_DB) >= _SILENT_DB:
+        if keep or overlap or level_db(samples).max(initial=_FLOOR_DB) >= _SILENT_DB:
             yield Stretch(samples, start, overlap, continues=keep > 0)
         buffer.take(cut - keep)
         start, overlap = start + cut - keep, keep
@@ -128,18 +128,22 @@ class _Buffer:
         return taken
 
 
-def _leading_quiet(pauses: Sequence[tuple[int, int]]) -> int:
-    """Samples to leave out where the recording goes on with a long pause."""
+def leading_quiet(levels_L: NDArray[np.float32]) -> int:
+    """Samples to leave out where a recording begins, or goes on, with a long pause."""
+    pauses = pauses_in(levels_L, _SKIPPED_DB)
     if not pauses or pauses[0][0] > 0 or pauses[0][1] * LEVEL_S <= _SKIPPED_S:
         return 0
     return pauses[0][1] * _LEVEL_SAMPLES - round(_KEPT_S * SAMPLE_RATE)
 
 
-def _pause_cut(pauses: Sequence[tuple[int, int]], settings: WindowSettings, begun: int) -> int | None:
+def pause_cut(
+    pauses: Sequence[tuple[int, int]], settings: WindowSettings, begun: int = 0, *, clear_only: bool = False
+) -> int | None:
     """Samples to the pause that best ends a stretch: its middle, or shortly after its beginning when it is
     long; None where there is no pause.
 
-    begun: samples at the beginning that belong to the stretch before as well.
+    begun: samples at the beginning that belong to the stretch before as well. clear_only: whether only a
+    clear pause will do.
     """
     first = (round(settings.shortest_s * SAMPLE_RATE) + begun) // _LEVEL_SAMPLES
     ends = [(a + min((b - a) // 2, round(_KEPT_S / LEVEL_S)), b - a) for a, b in pauses]
@@ -147,11 +151,12 @@ def _pause_cut(pauses: Sequence[tuple[int, int]], settings: WindowSettings, begu
     if not fit:
         return None
     clear = [cut for cut, length in fit if length * LEVEL_S >= settings.clear_pause_s]
-    cut = clear[0] if clear else max(fit, key=lambda pause: pause[1])[0]
-    return cut * _LEVEL_SAMPLES
+    if clear:
+        return clear[0] * _LEVEL_SAMPLES
+    return None if clear_only else max(fit, key=lambda pause: pause[1])[0] * _LEVEL_SAMPLES
 
 
-def _level_db(samples: Samples) -> NDArray[np.float32]:
+def level_db(samples: Samples) -> NDArray[np.float32]:
     """(L,): mean power of each 10 ms, in dB below full scale."""
     n_levels = len(samples) // _LEVEL_SAMPLES
     blocks = samples[: n_levels * _LEVEL_SAMPLES].reshape(n_levels, _LEVEL_SAMPLES)
@@ -160,7 +165,7 @@ def _level_db(samples: Samples) -> NDArray[np.float32]:
     return levels
 
 
-def _pauses(levels_L: NDArray[np.float32], below_db: float = 0.0) -> list[tuple[int, int]]:
+def pauses_in(levels_L: NDArray[np.float32], below_db: float = 0.0) -> list[tuple[int, int]]:
     """Quiet runs [a, b) in levels' indices, in order; at least `below_db` below speech.
 
     Speech is the 90th percentile of the levels around a moment and the floor the 5th, so that a speaker who

@@ -22,6 +22,8 @@ from service.request_context import RequestContext
 from service.routes import TRANSCRIBE_PATHS, Service, router
 from service.settings import Settings
 from service.speech import Loader, Readiness, load_speech
+from service.stream import STREAM_PATH
+from service.stream import router as stream_router
 from service.upload_limit import UploadLimit
 
 MULTIPART_OVERHEAD_FIELDS = 24  # form fields beside the hotwords that are read before they are ignored
@@ -73,9 +75,11 @@ def create_app(
     )
     app.state.service = service
     app.state.jobs = None
+    app.state.streams = 0
     app.include_router(router)
     app.include_router(openai_router)
     app.include_router(jobs_router)
+    app.include_router(stream_router)
     for kind in (HTTPException, RequestValidationError, AsrError):
         app.add_exception_handler(kind, _answer_error)
     # The last one added is the outermost.
@@ -87,7 +91,7 @@ def create_app(
         guarded=TRANSCRIBE_PATHS,
         check_room=engine.check_room,
     )
-    app.add_middleware(RequestContext, metrics=metrics, endpoints=app.openapi()["paths"])
+    app.add_middleware(RequestContext, metrics=metrics, endpoints={*app.openapi()["paths"], STREAM_PATH})
     return app
 
 

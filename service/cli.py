@@ -19,6 +19,7 @@ from service.errors import SettingsError
 from service.settings import Settings, load_settings
 
 MAX_PATH_CHARS = 4096  # longer arguments of lm-doctor are texts
+MAX_MESSAGE_BYTES = 1024 * 1024  # of a WebSocket
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -98,6 +99,8 @@ def _serve(_: argparse.Namespace) -> int:
         port=settings.port,
         log_config=None,
         access_log=False,
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE_BYTES,
         timeout_graceful_shutdown=round(settings.timeout_s),
     )
     server = uvicorn.Server(config)

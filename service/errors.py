@@ -10,6 +10,8 @@ RefusedError              the service does not take the request, or gives up on 
 ├── UnknownModelError         a model that is not served
 ├── UnknownJobError           no such job, or another caller's
 ├── NoJobsError               this service keeps no jobs
+├── TooManyStreamsError       every stream's place is taken
+├── IdleStreamError           a stream on which nothing comes
 ├── TimedOutError             no result within the caller's time
 └── CallerLeftError           nobody is there to answer
 """
@@ -82,6 +84,14 @@ class NoJobsError(RefusedError):
     """This service keeps no jobs."""
 
 
+class TooManyStreamsError(RefusedError):
+    """Every stream's place is taken."""
+
+
+class IdleStreamError(RefusedError):
+    """A stream on which nothing comes."""
+
+
 class TimedOutError(RefusedError):
     """No result within the caller's time."""
 
@@ -96,6 +106,7 @@ ERRORS: Mapping[type[Exception], tuple[int, str]] = {
     UnknownModelError: (404, "unknown_model"),
     UnknownJobError: (404, "unknown_job"),
     NoJobsError: (404, "no_jobs"),
+    IdleStreamError: (408, "idle_stream"),
     UploadTimeoutError: (408, "upload_timeout"),
     UploadTooLargeError: (413, "upload_too_large"),
     AudioTooLongError: (413, "audio_too_long"),
@@ -103,6 +114,7 @@ ERRORS: Mapping[type[Exception], tuple[int, str]] = {
     OptionsError: (422, "invalid_option"),
     TextError: (422, "invalid_text"),
     RequestValidationError: (422, "invalid_request"),
+    TooManyStreamsError: (429, "too_many_streams"),
     CallerLeftError: (499, "caller_left"),
     BusyError: (503, "busy"),
     NotReadyError: (503, "not_ready"),

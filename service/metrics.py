@@ -45,6 +45,7 @@ class Metrics:
         self.queue_wait = Histogram(
             "asr_queue_wait_seconds", "Seconds waited for a worker", buckets=WAIT_BUCKETS_S, registry=registry
         )
+        self.streams = Gauge("asr_streams", "WebSocket streams that are open", registry=registry)
         self.model = Info("asr_model", "The bundle that is served", registry=registry)
 
     def observe(self, transcript: Transcript) -> None:

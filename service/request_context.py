@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class RequestContext:
-    """Sets `request_id` in the request's state; reads `decoder` and `error_code` there when it is over."""
+    """Sets `request_id` in the state of a request or WebSocket.
+
+    Reads `decoder` and `error_code` there when it is over.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, endpoints: Collection[str]) -> None:
         self._app = app
@@ -28,7 +31,7 @@ class RequestContext:
         self._endpoints = frozenset(endpoints)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
@@ -39,8 +42,9 @@ class RequestContext:
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            if message["type"] in ("http.response.start", "websocket.accept"):
+                status = message.get("status", 101)
+                message.setdefault("headers", [])
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
             await send(message)
 
@@ -48,7 +52,7 @@ class RequestContext:
             await self._app(scope, receive, send_with_id)
         except Exception as error:
             log.exception("request failed", extra={"request_id": request_id})
-            if status is not None:
+            if status is not None or scope["type"] == "websocket":
                 raise
             await error_response(error, state)(scope, receive, send_with_id)
         finally:
@@ -63,7 +67,7 @@ class RequestContext:
             self._metrics.failures.labels(state["error_code"]).inc()
         fields = {
             "request_id": state["request_id"],
-            "method": scope["method"],
+            "method": scope.get("method", "WS"),
             "path": scope["path"],
             "status": status,
             "ms": round(seconds * 1000, 1),

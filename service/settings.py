@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     """Seconds that one job may take once it is begun."""
     job_expiry_s: float = Field(default=86400.0, gt=0, le=31_536_000)
     """Seconds that an ended job and its result are kept."""
+    max_streams: int = Field(default=16, ge=0, le=10_000)
+    """WebSocket streams open at the same time."""
+    stream_step_s: float = Field(default=0.5, ge=0.1, le=10)
+    """Seconds of new audio on a stream after which its words are written again."""
+    stream_idle_s: float = Field(default=30.0, gt=0, le=3600)
+    """Seconds without a message after which a stream is closed."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line written."""
 

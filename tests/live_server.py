@@ -15,7 +15,7 @@ from tests.scripted_speech import ScriptedSpeech, wait_for
 def live_server(speech: ScriptedSpeech | None = None, settings: Settings | None = None) -> Iterator[str]:
     """The base address of a ready service."""
     app = create_app(settings or Settings(), load=lambda _: speech or ScriptedSpeech())
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, ws="websockets-sansio")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -164,6 +164,7 @@ def test_merged_hypotheses_are_the_best_combinations() -> None:
     assert (nothing.text, nothing.words, nothing.duration_s) == ("", (), 9.0)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.floats(-50, 0), min_size=1, max_size=6), min_size=1, max_size=4), st.integers(1, 8)
 )

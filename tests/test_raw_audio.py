@@ -7,7 +7,7 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.audio import LOUDEST, SAMPLE_RATE, AudioFile, count_channels, read_audio, read_pieces
@@ -102,6 +102,7 @@ def test_other_types_are_not_believed(content_type: str) -> None:
     assert raw_audio(content_type) is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_content_type_is_refused_or_read(text: str) -> None:
     for content_type in (text, f"audio/pcm;{text}"):
@@ -196,6 +197,7 @@ def test_loud_float_samples_stay_numbers_in_the_features() -> None:
     assert np.abs(samples).max() <= LOUDEST
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_as_raw_audio(content: bytes) -> None:
     for content_type in (

@@ -2,7 +2,7 @@
 
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.decoding.result import Word
@@ -54,6 +54,7 @@ def test_markup_is_escaped_in_vtt() -> None:
 EDGES = st.lists(st.floats(0, 400_000, allow_nan=False), min_size=0, max_size=40).map(sorted)
 
 
+@settings(deadline=None)
 @given(EDGES)
 def test_any_words_make_well_formed_subtitles(edges: list[float]) -> None:
     placed = words(*zip(edges[::2], edges[1::2], strict=False))
