@@ -1,0 +1,99 @@
+"""A process that decodes recordings for another: python -m asr.audio_worker FD, started by `asr.audio_pool`.
+
+It reads requests from a socket and writes samples to it, one recording after another, and ends when the
+socket does. FFmpeg reads what strangers made; when that kills a process, it is this one.
+
+A request: 4 bytes, its length; JSON with `inline` (bytes that follow, or null where the content is a file
+descriptor that came along), `raw`, `channel`, `max_duration_s`. Answers: a letter, 4 bytes, a length,
+content: S samples (float32), E the end (JSON, channels), X an error (JSON, class and message).
+"""
+
+import contextlib
+import io
+import json
+import os
+import resource
+import socket
+import struct
+import sys
+from typing import Any, BinaryIO
+
+from asr.audio import AudioFile, count_channels, read_pieces
+from asr.errors import AudioError
+from asr.raw_audio import RawAudio
+
+HEAD = struct.Struct("<I")
+ANSWER = struct.Struct("<cI")
+MAX_MEMORY = 3 * 1024**3  # bytes of address space; libraries take half a gigabyte of it
+MAX_REQUEST = 4096
+
+
+def main(fd: int) -> None:
+    _confine()
+    with socket.socket(fileno=fd) as link:
+        while (request := _request(link)) is not None:
+            _serve(link, *request)
+
+
+def _confine() -> None:
+    """No file can be written, no core dumped, and memory has an end."""
+    for limit, value in (
+        (resource.RLIMIT_AS, MAX_MEMORY),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(limit)[1]
+        resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def _request(link: socket.socket) -> tuple[dict[str, Any], BinaryIO] | None:
+    """The next request and its content; None when nobody asks any more."""
+    head, fds, _, _ = socket.recv_fds(link, HEAD.size, 1)
+    if not head:
+        return None
+    asked = json.loads(received(link, HEAD.unpack(head + received(link, HEAD.size - len(head)))[0]))
+    if asked["inline"] is not None:
+        return asked, io.BytesIO(received(link, asked["inline"]))
+    return asked, os.fdopen(fds[0], "rb")
+
+
+def _serve(link: socket.socket, asked: dict[str, Any], content: BinaryIO) -> None:
+    raw = None if asked["raw"] is None else RawAudio(**asked["raw"])
+    file = AudioFile(content, raw, asked["channel"])
+    with content:
+        try:
+            if asked["max_duration_s"] is None:
+                _answer(link, b"E", json.dumps(count_channels(file)).encode())
+                return
+            pieces = read_pieces(file, max_duration_s=asked["max_duration_s"])
+            for samples in pieces:
+                _answer(link, b"S", samples.tobytes())
+            _answer(link, b"E", b"0")
+        except BrokenPipeError:
+            sys.exit(0)
+        except AudioError as error:
+            _answer(link, b"X", json.dumps([type(error).__name__, str(error)]).encode())
+        except Exception as error:
+            _answer(link, b"X", json.dumps(["", repr(error)]).encode())
+
+
+def _answer(link: socket.socket, kind: bytes, content: bytes) -> None:
+    link.sendall(ANSWER.pack(kind, len(content)))
+    link.sendall(content)
+
+
+def received(link: socket.socket, size: int) -> bytes:
+    """Exactly so many bytes. Raises EOFError when the other side is gone."""
+    content = bytearray(size)
+    view, n_read = memoryview(content), 0
+    while n_read < size:
+        n = link.recv_into(view[n_read:])
+        if not n:
+            raise EOFError("the other side closed the link")
+        n_read += n
+    return bytes(content)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(EOFError, KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
+        main(int(sys.argv[1]))

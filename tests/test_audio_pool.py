@@ -1,0 +1,101 @@
+"""Decoding in other processes: the same samples, and nobody hurt by what kills, hangs or is given up."""
+
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asr.audio import SAMPLE_RATE, AudioFile, count_channels, read_pieces
+from asr.audio_pool import AudioPool
+from asr.errors import AudioTooLongError, EmptyAudioError, UnreadableAudioError
+from asr.raw_audio import RawAudio
+from tests.test_audio import FORMATS, encoded
+
+WAV = encoded(*FORMATS["wav-48k-stereo"])
+LONG = encoded("flac", "flac", 16000, "mono", "s16", seconds=60)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[AudioPool]:
+    pool = AudioPool(2)
+    yield pool
+    pool.close()
+
+
+def samples_of(pool: AudioPool, source, max_duration_s: float = 100) -> np.ndarray:
+    return np.concatenate(list(pool.read_pieces(source, max_duration_s=max_duration_s)))
+
+
+def test_the_same_samples(pool: AudioPool, tmp_path: Path) -> None:
+    path = tmp_path / "speech"
+    path.write_bytes(WAV)
+    raw = AudioFile(bytes(range(256)) * 20, RawAudio("s16le", 8000, 2))
+    with tempfile.TemporaryFile() as big:
+        big.write(encoded("wav", "pcm_s16le", 48000, "stereo", "s16", seconds=30))
+        for source in (WAV, path, str(path), AudioFile(WAV, channel=1), raw, big, AudioFile(big)):
+            expected = np.concatenate(list(read_pieces(source, max_duration_s=100)))
+            np.testing.assert_array_equal(samples_of(pool, source), expected)
+            assert pool.count_channels(source) == count_channels(source)
+
+
+def test_the_same_refusals(pool: AudioPool, tmp_path: Path) -> None:
+    for source, error in (
+        (b"", EmptyAudioError),
+        (b"rubbish", UnreadableAudioError),
+        (tmp_path / "absent", UnreadableAudioError),
+        (AudioFile(WAV, channel=7), UnreadableAudioError),
+    ):
+        with pytest.raises(error):
+            samples_of(pool, source)
+    with pytest.raises(AudioTooLongError, match="1 s"):
+        samples_of(pool, WAV, max_duration_s=1)
+    assert len(samples_of(pool, WAV)) == 2 * SAMPLE_RATE
+
+
+def test_processes_are_used_again(pool: AudioPool) -> None:
+    samples_of(pool, WAV)
+    before = {worker.pid for worker in pool._idle}
+    for _ in range(3):
+        samples_of(pool, WAV)
+    assert {worker.pid for worker in pool._idle} == before
+
+
+def test_a_recording_that_kills_its_decoder_is_refused_and_the_next_is_read() -> None:
+    deaths: list[str] = []
+    pool = AudioPool(1, on_death=lambda: deaths.append("one"))
+    samples_of(pool, WAV)
+    (worker,) = pool._idle
+    pieces = pool.read_pieces(LONG, max_duration_s=100)
+    next(pieces)
+    os.kill(worker.pid, signal.SIGSEGV)
+    with pytest.raises(UnreadableAudioError, match="decoder failed"):
+        list(pieces)
+    assert deaths == ["one"]
+    assert len(samples_of(pool, LONG)) == 60 * SAMPLE_RATE
+    pool.close()
+
+
+def test_a_decoder_that_hangs_is_ended() -> None:
+    sleeping = (sys.executable, "-c", "import time; time.sleep(1000)")
+    pool = AudioPool(1, command=sleeping, patience_s=0.1)
+    with pytest.raises(UnreadableAudioError, match="decoder failed"):
+        samples_of(pool, WAV)
+    assert not pool._idle
+
+
+def test_a_recording_given_up_half_way_leaves_no_process_busy() -> None:
+    pool = AudioPool(1)
+    pieces = pool.read_pieces(LONG, max_duration_s=100)
+    next(pieces)
+    pieces.close()
+    assert not pool._idle
+    assert len(samples_of(pool, WAV)) == 2 * SAMPLE_RATE
+    assert len(pool._idle) == 1
+    pool.close()
+    assert len(samples_of(pool, WAV)) == 2 * SAMPLE_RATE
+    assert not pool._idle  # a closed pool keeps nobody
