@@ -39,7 +39,8 @@ COPY --from=builder /venv /venv
 WORKDIR /app
 COPY docker/healthcheck.py .
 COPY ${BUNDLE} models/default
-# HOME is for libraries that want a cache folder; nothing is downloaded, whatever a library thinks.
+# HOME is for libraries that want a cache folder (numba keeps compiled code there); nothing is downloaded, whatever a
+# library thinks.
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \

@@ -3,7 +3,8 @@
 bundle.json           settings, where it comes from, size and SHA-256 of every other file
 acoustic.safetensors  weights of the acoustic model
 tokenizer.model       SentencePiece
-ngram.bin             KenLM, binary (an ARPA file under this name loads too)
+ngram.arrays          the n-gram in arrays (`asr.decoding.ngram_file`)
+ngram.bin             in its place in older bundles: KenLM, binary or ARPA
 unigrams.txt          the n-gram's words, one a line
 gpt2/                 GPT-2 and its tokenizer in Hugging Face layout
 evaluation.json       measured error rates        } absent until evaluated
@@ -25,7 +26,7 @@ from typing import Any
 from asr.acoustic.kinds import AcousticSettings, to_section
 from asr.bundle_checks import acoustic_from_dict, check_files_fit, features_from_dict, settings_from_dict
 from asr.decoding.calibration import Calibration, calibration_from_json
-from asr.decoding.options import DecodingSettings
+from asr.decoding.options import DecodingSettings, decoding_to_section
 from asr.errors import ChecksumError, MismatchError, MissingFileError
 from asr.features import FeatureSettings
 from asr.features import to_section as features_to_section
@@ -34,7 +35,8 @@ FORMAT_VERSION = 1
 INDEX = "bundle.json"
 ACOUSTIC = "acoustic.safetensors"
 TOKENIZER = "tokenizer.model"
-NGRAM = "ngram.bin"
+NGRAM = "ngram.arrays"
+KENLM = "ngram.bin"
 UNIGRAMS = "unigrams.txt"
 GPT2 = "gpt2"
 EVALUATION = "evaluation.json"
@@ -42,7 +44,7 @@ MODEL_CARD = "MODEL_CARD.md"
 CALIBRATION = "calibration.json"
 RELIABILITY = "reliability.svg"
 MEASUREMENTS = (EVALUATION, MODEL_CARD, CALIBRATION, RELIABILITY)  # not needed for transcribing
-REQUIRED = (ACOUSTIC, TOKENIZER, NGRAM, UNIGRAMS, f"{GPT2}/config.json", f"{GPT2}/model.safetensors")
+REQUIRED = (ACOUSTIC, TOKENIZER, UNIGRAMS, f"{GPT2}/config.json", f"{GPT2}/model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def _index_text(settings: BundleSettings, files: Mapping[str, BundleFile]) -> st
         "commit": settings.commit,
         "features": features_to_section(settings.features),
         "acoustic": to_section(settings.acoustic),
-        "decoding": asdict(settings.decoding),
+        "decoding": decoding_to_section(settings.decoding),
         "training": dict(settings.training),
         "files": {name: asdict(file) for name, file in sorted(files.items())},
     }
@@ -207,6 +209,8 @@ def _check_hashes(path: Path, files: Mapping[str, BundleFile]) -> None:
     for name in REQUIRED:
         if name not in files:
             raise MissingFileError(f"{INDEX} lists no {name}, which every bundle needs")
+    if NGRAM not in files and KENLM not in files:
+        raise MissingFileError(f"{INDEX} lists neither {NGRAM} nor {KENLM}: every bundle needs an n-gram")
     for name, expected in files.items():
         if not (path / name).is_file():
             raise MissingFileError(f"{path / name} is missing: {INDEX} lists it with {expected.size} bytes")

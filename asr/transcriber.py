@@ -20,11 +20,11 @@ from safetensors.torch import load_file
 from asr.acoustic.huggingface_ctc import HuggingFaceCtcSettings, normalised_samples
 from asr.acoustic.kinds import AcousticModel, build
 from asr.audio import SAMPLE_RATE, Samples, Source, read_audio
-from asr.bundle import ACOUSTIC, GPT2, NGRAM, TOKENIZER, UNIGRAMS, Bundle
-from asr.decoding.beam import BeamDecoder
+from asr.bundle import ACOUSTIC, GPT2, KENLM, NGRAM, TOKENIZER, UNIGRAMS, Bundle
+from asr.decoding.array_ngram import WordNgram, load_ngram
+from asr.decoding.beam import make_beam_decoder
 from asr.decoding.greedy import greedy
-from asr.decoding.ngram import NgramLM
-from asr.decoding.options import DecodingOptions
+from asr.decoding.options import DecodingOptions, Engine
 from asr.decoding.rescoring import Gpt2Scorer, Precision, rescore_lists
 from asr.decoding.result import Hypothesis, NBest, Scores, Transcript, Word
 from asr.decoding.reweighting import reweight_for_gpt2
@@ -53,9 +53,10 @@ class Transcriber:
         bundle: Bundle,
         tokenizer: Tokenizer,
         acoustic: AcousticModel,
-        lm: NgramLM,
+        lm: WordNgram,
         gpt2: Gpt2Scorer,
         device: torch.device,
+        engine: Engine | None = None,
     ) -> None:
         self.bundle = bundle
         self.tokenizer = tokenizer
@@ -69,16 +70,21 @@ class Transcriber:
         self.device = str(device)
         self.windows = WindowSettings()
         self._acoustic = acoustic
-        self._beam = BeamDecoder(tokenizer, lm, self.settings)
+        self._beam = make_beam_decoder(tokenizer, lm, self.settings, engine)
 
     @classmethod
     def load(
-        cls, bundle_dir: str | Path, device: Device = "auto", *, rescore_precision: Precision = "float32"
+        cls,
+        bundle_dir: str | Path,
+        device: Device = "auto",
+        *,
+        rescore_precision: Precision = "float32",
+        engine: Engine | None = None,
     ) -> "Transcriber":
         """Verify a bundle and load its models. `auto` takes CUDA where there is one.
 
-        rescore_precision: what GPT-2 computes in, see `Gpt2Scorer`. Raises BundleError (see `asr.errors`)
-        naming the file at fault.
+        rescore_precision: what GPT-2 computes in, see `Gpt2Scorer`. engine: of beam search; None: the
+        bundle's, see `make_beam_decoder`. Raises BundleError (see `asr.errors`) naming the file at fault.
         """
         bundle = Bundle.load(bundle_dir)
         place = _place(device)
@@ -89,9 +95,10 @@ class Transcriber:
                 bundle,
                 Tokenizer.load(bundle.path / TOKENIZER),
                 acoustic.eval().requires_grad_(False).to(place),
-                NgramLM.load(bundle.path / NGRAM, bundle.path / UNIGRAMS),
+                load_ngram(bundle.path / NGRAM, bundle.path / KENLM, bundle.path / UNIGRAMS),
                 Gpt2Scorer.load(bundle.path / GPT2, place, rescore_precision),
                 place,
+                engine,
             )
         except AsrError:
             raise

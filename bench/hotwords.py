@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from pyctcdecode.language_model import HotwordScorer as PyctcdecodeScorer
 
-from asr.decoding.beam import BeamDecoder
 from asr.decoding.ngram import NgramLM
 from asr.decoding.options import DecodingSettings
 from asr.decoding.posteriors import keep_best_tokens
+from asr.decoding.pyctcdecode_beam import PyctcdecodeDecoder
 
 MARK = "\u2581"
 SETTINGS = DecodingSettings(alpha=0.5, beta=0.5, beam_width=100)
@@ -102,7 +102,7 @@ def main() -> None:
     terms = [f"{term} {other}" if i % 3 == 0 else term for i, (term, other) in following]
     with tempfile.TemporaryDirectory() as folder:
         lm = make_lm(Path(folder), vocabulary, rng)
-    decoder = BeamDecoder(tokenizer, lm, SETTINGS)  # type: ignore[arg-type]
+    decoder = PyctcdecodeDecoder(tokenizer, lm, SETTINGS)  # type: ignore[arg-type]
     kept = keep_best_tokens(log_probs, SETTINGS.token_min_logp, SETTINGS.max_tokens_per_frame)
     per_frame = np.isfinite(kept).sum() / len(kept)
     print(f"{len(log_probs)} frames, {per_frame:.1f} tokens a frame, beam {SETTINGS.beam_width}")

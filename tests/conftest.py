@@ -2,6 +2,7 @@
 
 import io
 import math
+import shutil
 import wave
 from collections import Counter
 from itertools import pairwise
@@ -14,7 +15,9 @@ from safetensors.torch import save as save_tensors
 
 from asr.acoustic.residual_gru import ResidualGru, ResidualGruSettings
 from asr.audio import SAMPLE_RATE
-from asr.bundle import ACOUSTIC, GPT2, NGRAM, TOKENIZER, UNIGRAMS, Bundle, BundleSettings
+from asr.bundle import ACOUSTIC, GPT2, KENLM, NGRAM, TOKENIZER, UNIGRAMS, Bundle, BundleSettings
+from asr.decoding.arpa import read_model
+from asr.decoding.ngram_file import encoded
 from asr.decoding.options import DecodingSettings
 from asr.features import FeatureSettings
 
@@ -64,8 +67,16 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_arpa(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bigram model of SENTENCES."""
+    path = tmp_path_factory.mktemp("arpa") / "ngram.arpa"
+    path.write_text(_bigram_arpa(SENTENCES), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_bundle(
-    tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_model: bytes, tiny_gpt2: Path
+    tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_model: bytes, tiny_gpt2: Path, tiny_arpa: Path
 ) -> Path:
     """The folder of a bundle with every part real and small. Shared: copy it before changing it."""
     settings = ResidualGruSettings(
@@ -74,7 +85,7 @@ def tiny_bundle(
     contents: dict[str, Path | bytes] = {
         ACOUSTIC: save_tensors(_seeded_weights(settings)),
         TOKENIZER: tiny_tokenizer_model,
-        NGRAM: _bigram_arpa(SENTENCES).encode(),  # KenLM tells ARPA from binary by content
+        NGRAM: encoded(read_model(tiny_arpa)),
         UNIGRAMS: "".join(f"{word}\n" for word in _vocabulary(SENTENCES)).encode(),
     }
     contents |= {f"{GPT2}/{file.name}": file for file in sorted(tiny_gpt2.iterdir())}
@@ -88,6 +99,15 @@ def tiny_bundle(
         training={"data": "none: random weights"},
     )
     return Bundle.save(tmp_path_factory.mktemp("bundles") / "tiny", bundle_settings, contents).path
+
+
+@pytest.fixture
+def kenlm_bundle(tiny_bundle: Path, tiny_arpa: Path, tmp_path: Path) -> Path:
+    """The same with its n-gram as KenLM's file, as older bundles have it."""
+    copy = Path(shutil.copytree(tiny_bundle, tmp_path / "kenlm-bundle"))
+    bundle = Bundle.load(copy)
+    bundle.with_changes(bundle.settings, {NGRAM: None, KENLM: tiny_arpa.read_bytes()})
+    return copy
 
 
 @pytest.fixture

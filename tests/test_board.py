@@ -33,7 +33,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Train
     prepare(find_utterances(folder / "corpus"), folder / "data", FeatureSettings(), workers=1)
     (folder / "tokenizer.model").write_bytes(train_tokenizer(SENTENCES, 55, kind="char").model_proto)
     (folder / "ngram").mkdir()
-    (folder / "ngram" / "ngram.bin").write_bytes((tiny_bundle / NGRAM).read_bytes())
+    (folder / "ngram" / NGRAM).write_bytes((tiny_bundle / NGRAM).read_bytes())
     (folder / "ngram" / "unigrams.txt").write_bytes((tiny_bundle / UNIGRAMS).read_bytes())
     (folder / "run.toml").write_text(
         f"""

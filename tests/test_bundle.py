@@ -14,6 +14,7 @@ from asr.bundle import (
     EVALUATION,
     GPT2,
     INDEX,
+    KENLM,
     MODEL_CARD,
     NGRAM,
     REQUIRED,
@@ -165,6 +166,12 @@ def test_changes_are_hashed_and_verified(copy: Path) -> None:
     assert after.with_changes(after.settings, dict.fromkeys(changed)).sha256 == after.measured_sha256
     assert after.with_changes(before.settings, dict.fromkeys(changed)).sha256 == before.sha256
     assert [p.name for p in copy.parent.iterdir()] == [copy.name]  # no temporary folder is left
+
+
+def test_a_bundle_may_hold_kenlms_file_in_place_of_arrays(kenlm_bundle: Path) -> None:
+    files = Bundle.load(kenlm_bundle).files
+    assert KENLM in files
+    assert NGRAM not in files
 
 
 def test_saving_without_a_required_file_leaves_nothing(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def broken_bundle(tmp_path: Path, tiny_bundle: Path) -> Path:
     """A bundle with one byte of its n-gram model changed."""
     folder = tmp_path / "broken"
     shutil.copytree(tiny_bundle, folder)
-    ngram = folder / "ngram.bin"
+    ngram = folder / "ngram.arrays"
     ngram.write_bytes(ngram.read_bytes()[:-1] + b"x")
     return folder
 
@@ -99,7 +99,7 @@ def test_bundle_verify(tiny_bundle: Path, broken_bundle: Path, capsys: pytest.Ca
     assert "tiny" in capsys.readouterr().out
     assert main(["bundle", "verify", str(broken_bundle)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "ngram.bin" in line
+    assert "ngram.arrays" in line
     assert main(["bundle", "verify", str(tiny_bundle / "absent")]) == 1
 
 
@@ -134,4 +134,4 @@ def test_serve_refuses_an_altered_bundle_without_a_traceback(broken_bundle: Path
     )
     assert served.returncode == 1
     assert "Traceback" not in served.stderr
-    assert served.stderr.splitlines()[-1].startswith(f"asr-sound: {broken_bundle / 'ngram.bin'} has ")
+    assert served.stderr.splitlines()[-1].startswith(f"asr-sound: {broken_bundle / 'ngram.arrays'} has ")

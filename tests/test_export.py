@@ -41,7 +41,7 @@ def runs(tiny_bundle: Path, tiny_gpt2: Path, tmp_path: Path) -> Path:
         "dev_greedy": {},
     }
     (tmp_path / "acoustic" / "train.json").write_text(json.dumps(summary))
-    shutil.copy(tiny_bundle / NGRAM, tmp_path / "ngram" / "ngram.bin")
+    shutil.copy(tiny_bundle / NGRAM, tmp_path / "ngram" / NGRAM)
     shutil.copy(tiny_bundle / UNIGRAMS, tmp_path / "ngram" / "unigrams.txt")
     (tmp_path / "ngram" / "ngram.json").write_text('{"words": 36}')
     shutil.copytree(tiny_gpt2, tmp_path / "gpt2" / "model")
@@ -168,7 +168,7 @@ def test_weights_that_fail_the_self_test_leave_the_old_bundle(run: Run, runs: Pa
     [
         (("--acoustic", "acoustic", "--ngram", "ngram"), "needs --ngram and --gpt2"),
         (("--acoustic", "nowhere", "--ngram", "ngram", "--gpt2", "gpt2"), "nowhere/train.json"),
-        (("--acoustic", "acoustic", "--ngram", "nowhere", "--gpt2", "gpt2"), "nowhere/ngram.bin"),
+        (("--acoustic", "acoustic", "--ngram", "nowhere", "--gpt2", "gpt2"), "nowhere/ngram.arrays"),
         (("--acoustic", "acoustic", "--ngram", "ngram", "--gpt2", "nowhere"), "lists no gpt2/config.json"),
     ],
 )

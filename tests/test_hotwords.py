@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.decoding.beam import BeamDecoder
 from asr.decoding.hotwords import HotwordScorer
 from asr.decoding.ngram import NgramLM
 from asr.decoding.options import DecodingSettings
+from asr.decoding.pyctcdecode_beam import PyctcdecodeDecoder
 from asr.errors import OptionsError
 from tests.reference_beam import MARK, ScriptedTokenizer, spelled
 from tests.tiny_lm import make_lm
@@ -79,7 +79,7 @@ def test_overlong_hotwords_are_refused() -> None:
 def test_hotword_wins_over_its_rival_and_reports_its_bonus(lm: NgramLM) -> None:
     log_probs = np.log(np.full((1, FRUIT.vocab_size), 0.001))
     log_probs[0, [FRUIT.pieces.index(f"{MARK}new"), FRUIT.pieces.index(f"{MARK}york")]] = np.log([0.8, 0.19])
-    decoder = BeamDecoder(FRUIT, lm, SETTINGS)
+    decoder = PyctcdecodeDecoder(FRUIT, lm, SETTINGS)
     assert decoder.decode(log_probs)[0].text == "new"
     best, second = decoder.decode(log_probs, hotwords=["york"], hotword_weight=4.0)[:2]
     assert (best.text, best.scores.hotwords) == ("york", pytest.approx(4.0))
@@ -89,7 +89,7 @@ def test_hotword_wins_over_its_rival_and_reports_its_bonus(lm: NgramLM) -> None:
 
 def test_hotword_outside_the_vocabulary_gets_its_penalty_back(lm: NgramLM) -> None:
     log_probs = spelled(FRUIT, [FRUIT.pieces.index(f"{MARK}xylo")], certainty=0.6)
-    decoder = BeamDecoder(FRUIT, lm, SETTINGS)
+    decoder = PyctcdecodeDecoder(FRUIT, lm, SETTINGS)
     assert decoder.decode(log_probs)[0].text != "xylo"
     found = decoder.decode(log_probs, hotwords=["xylo"], hotword_weight=3.0)[0]
     assert found.text == "xylo"
@@ -98,7 +98,7 @@ def test_hotword_outside_the_vocabulary_gets_its_penalty_back(lm: NgramLM) -> No
 
 
 def test_phrases_earn_only_when_complete(lm: NgramLM) -> None:
-    decoder = BeamDecoder(FRUIT, lm, SETTINGS)
+    decoder = PyctcdecodeDecoder(FRUIT, lm, SETTINGS)
     whole = decoder.decode(spell("new york", 0.99), hotwords=["new york"], hotword_weight=2.0)[0]
     part = decoder.decode(spell("new pear", 0.99), hotwords=["new york"], hotword_weight=2.0)[0]
     assert (whole.text, whole.scores.hotwords) == ("new york", pytest.approx(4.0))

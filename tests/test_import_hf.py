@@ -33,8 +33,8 @@ from asr.acoustic.huggingface_ctc import HuggingFaceCtc, HuggingFaceCtcSettings,
 from asr.audio import SAMPLE_RATE
 from asr.bundle import MODEL_CARD, UNIGRAMS, Bundle
 from asr.decoding.alignment import place_words
-from asr.decoding.beam import BeamDecoder
-from asr.decoding.options import DECODERS, DecodingOptions, DecodingSettings
+from asr.decoding.beam import make_beam_decoder
+from asr.decoding.options import DECODERS, ENGINES, DecodingOptions, DecodingSettings, Engine
 from asr.errors import MismatchError, TextError
 from asr.tokenizer import WORD_MARK, Tokenizer
 from asr.transcriber import Transcriber
@@ -303,8 +303,9 @@ def _posteriors(letters: Tokenizer, labels: str, confidence: float = 0.97) -> np
 @pytest.mark.parametrize(
     "labels", ["the||cat", "|the-|-cat|", "t-hhee|-|ccaat||", "-th-e|c-a-t-", "||the|cat-|-|"]
 )
-def test_beam_search_reads_separators_as_greedy_does(letters: Tokenizer, labels: str) -> None:
-    beam = BeamDecoder(letters, None, DecodingSettings(beam_width=20, beta=0.0))
+@pytest.mark.parametrize("engine", ENGINES)
+def test_beam_search_reads_separators_as_greedy_does(letters: Tokenizer, labels: str, engine: Engine) -> None:
+    beam = make_beam_decoder(letters, None, DecodingSettings(beam_width=20, beta=0.0), engine)
     found = beam.decode(_posteriors(letters, labels))
     assert found[0].text == "the cat"
     assert len({h.text for h in found}) == len(found)

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asr.decoding.arpa import NgramTable, read_table, write_table
 from training import ngram
-from training.arpa_tables import NgramTable, read_table, write_table
 from training.ngram_mix import BEGIN, END, LEAST_WEIGHT, UNKNOWN, mix, token_probabilities, tune_weights
 
 KENLM_BIN = Path(__file__).parents[1] / "build/kenlm/bin"

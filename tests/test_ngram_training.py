@@ -13,6 +13,8 @@ from pathlib import Path
 import kenlm
 import pytest
 
+from asr.decoding.arpa import read_model, read_words
+from asr.decoding.array_ngram import ArrayNgram
 from training import ngram
 
 KENLM_BIN = Path(__file__).parents[1] / "build/kenlm/bin"
@@ -118,19 +120,19 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, int]) -> None:
         ngram.NgramSettings(**wrong)
 
 
-def test_unigrams_are_read_with_and_without_a_backoff_column_and_without_marks(arpa: Path) -> None:
-    assert ngram.read_unigrams(arpa) == ["cat", "rare", "the"]
-    assert ngram.read_ngram_counts(arpa) == [6, 3]
+def test_words_are_read_with_and_without_a_backoff_column(arpa: Path) -> None:
+    assert read_words(arpa) == ["</s>", "<s>", "<unk>", "cat", "rare", "the"]
+    assert [len(level.keys) for level in read_model(arpa).levels] == [6, 3]
 
 
 def test_a_file_that_is_not_arpa_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.arpa").write_text("hello\n")
     with pytest.raises(ValueError, match="not an ARPA file"):
-        ngram.read_ngram_counts(tmp_path / "a.arpa")
+        read_words(tmp_path / "a.arpa")
 
 
 def test_fit_adds_up_what_the_model_file_says(arpa: Path) -> None:
-    fit = ngram.fit(kenlm.Model(str(arpa)), ["the cat", "the zebra"])
+    fit = ngram.fit(ArrayNgram.of(read_model(arpa)), ["the cat", "the zebra"])
     known = -0.2 + -0.1 + -0.4 + -0.2 + -1.0  # <s> the cat </s>; <s> the, and </s> after an unknown word
     unknown = -0.2 + -2.0  # backoff of "the", then <unk>
     assert (fit.sentences, fit.words, fit.unknown_words) == (2, 4, 1)
@@ -154,7 +156,7 @@ def test_the_stage_writes_model_words_and_report(tmp_path: Path, stand_ins: Path
     assert sentences == TEXT + "a cat\na cat\n"
     assert words == "cat\nthe\n"
     out = tmp_path / "out"
-    assert sorted(path.name for path in out.iterdir()) == ["ngram.bin", "ngram.json", "unigrams.txt"]
+    assert sorted(path.name for path in out.iterdir()) == ["ngram.arrays", "ngram.json", "unigrams.txt"]
     assert (out / "unigrams.txt").read_text() == "cat\nrare\nthe\n"
     report = json.loads((out / "ngram.json").read_text())
     assert report["settings"]["prune"] == [0, 0]
@@ -191,13 +193,17 @@ def test_a_corpus_that_breaks_off_stops_the_tool(tmp_path: Path, stand_ins: Path
     not (KENLM_BIN / "lmplz").exists(), reason="KenLM's tools are not built: training/build_kenlm.sh"
 )
 def test_kenlm_builds_a_model_of_a_few_sentences_that_scores_them(tmp_path: Path) -> None:
-    ngram.main(_arguments(tmp_path, "--kenlm-bin", str(KENLM_BIN), "--max-words", "3", "--memory", "50M"))
+    options = ["--max-words", "3", "--memory", "50M", "--kenlm", "--quantised-bits", "0"]
+    ngram.main(_arguments(tmp_path, "--kenlm-bin", str(KENLM_BIN), *options))
     out = tmp_path / "out"
     assert (out / "ngram.bin").read_bytes().startswith(b"mmap lm")
     assert (out / "unigrams.txt").read_text() == "cat\ndog\nthe\n"
     model = kenlm.Model(str(out / "ngram.bin"))
     assert model.order == 4
     assert model.score("the cat") > model.score("cat the")
+    ours = ArrayNgram.load(out / "ngram.arrays", out / "unigrams.txt")
+    for text in ("the cat", "cat the", "the dog sat"):
+        assert ours.score(text) / math.log(10) == pytest.approx(model.score(text), abs=1e-4)
     assert "sat" not in model
     assert "cat" in model
     assert json.loads((out / "ngram.json").read_text())["fit"]["libri"]["unknown_share"] == 0

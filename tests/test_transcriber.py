@@ -1,5 +1,6 @@
 """The library's face: the same words for the same recording, whoever asks and however often."""
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,10 +15,18 @@ from safetensors.torch import load_file, save
 import asr.transcriber
 from asr.audio import SAMPLE_RATE
 from asr.bundle import ACOUSTIC, NGRAM, Bundle
-from asr.decoding.options import DECODERS, DecoderName, DecodingOptions
+from asr.decoding.native_beam import NativeBeamDecoder
+from asr.decoding.options import DECODERS, ENGINES, DecoderName, DecodingOptions
+from asr.decoding.pyctcdecode_beam import PyctcdecodeDecoder
 from asr.decoding.result import Transcript
-from asr.errors import AudioTooLongError, BundleError, DecodingTimeoutError, RescoringTimeoutError
-from asr.transcriber import Transcriber
+from asr.errors import (
+    AudioTooLongError,
+    BundleError,
+    DecodingTimeoutError,
+    OptionsError,
+    RescoringTimeoutError,
+)
+from asr.transcriber import Posteriors, Transcriber
 from tests.conftest import wav_bytes
 
 
@@ -211,11 +220,41 @@ def test_self_test_refuses_weights_that_are_not_finite(tiny_bundle: Path, tmp_pa
         Transcriber.load(bundle.path).self_test()
 
 
-def test_an_ngram_that_kenlm_cannot_read_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_an_ngram_that_cannot_be_read_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = Bundle.load(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     bundle.with_changes(bundle.settings, {NGRAM: b"not an n-gram model"})
     with pytest.raises(BundleError, match=NGRAM):
         Transcriber.load(bundle.path)
+
+
+def test_a_bundle_with_kenlms_file_decodes_with_pyctcdecode(kenlm_bundle: Path, recording: bytes) -> None:
+    transcriber = Transcriber.load(kenlm_bundle)
+    transcriber.self_test()
+    assert isinstance(transcriber._beam, PyctcdecodeDecoder)
+    with pytest.raises(BundleError, match=r"engine native needs the n-gram in arrays"):
+        Transcriber.load(kenlm_bundle, engine="native")
+
+
+def test_both_engines_write_the_same_where_nothing_is_pruned(tiny_bundle: Path, recording: bytes) -> None:
+    """One n-gram, one sum of paths: only what is dropped on the way differs."""
+    native, reference = (Transcriber.load(tiny_bundle, engine=engine) for engine in ENGINES)
+    assert isinstance(native._beam, NativeBeamDecoder)
+    log_probs = reference.listen(recording).log_probs[:5]
+    options = DecodingOptions("beam_lm", nbest=5, hotwords=("we ran", "zebra"))
+    first, second = (t.decode(Posteriors(log_probs, 0.2), options) for t in (native, reference))
+    assert first.text == second.text
+    assert first.hypotheses[0].scores.total == pytest.approx(second.hypotheses[0].scores.total, abs=0.05)
+
+
+def test_the_engine_is_a_setting_of_the_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = Bundle.load(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    assert "engine" not in json.loads((bundle.path / "bundle.json").read_text())["decoding"]
+    decoding = replace(bundle.settings.decoding, engine="pyctcdecode")
+    changed = bundle.with_changes(replace(bundle.settings, decoding=decoding), {})
+    assert isinstance(Transcriber.load(changed.path)._beam, PyctcdecodeDecoder)
+    assert isinstance(Transcriber.load(changed.path, engine="native")._beam, NativeBeamDecoder)
+    with pytest.raises(OptionsError, match="engine must be one of"):
+        replace(decoding, engine="other")
 
 
 def test_identity_is_the_bundles(transcriber: Transcriber, tiny_bundle: Path) -> None:

@@ -12,7 +12,7 @@ STAGES = {
     "tokenizer": "train the BPE vocabulary",
     "listen": "hear and see what a run's augmentation does",
     "train": "train the acoustic model from a TOML file",
-    "ngram": "build the KenLM n-gram language model",
+    "ngram": "build the word n-gram language model",
     "gpt2": "train a small GPT-2 language model",
     "export": "put a run, its vocabulary and language models into a bundle",
     "import-hf": "make a bundle of a published wav2vec 2.0, HuBERT or WavLM model",

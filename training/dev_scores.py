@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from asr.acoustic.kinds import AcousticSettings, build
-from asr.decoding.beam import BeamDecoder
+from asr.bundle import KENLM, NGRAM, UNIGRAMS
+from asr.decoding.array_ngram import load_ngram
+from asr.decoding.beam import BeamDecoder, make_beam_decoder
 from asr.decoding.greedy import greedy
-from asr.decoding.ngram import NgramLM
 from asr.decoding.options import DecodingSettings
 from asr.scoring import char_error_rate, word_error_rate, word_errors
 from asr.tokenizer import Tokenizer
@@ -51,8 +52,8 @@ def load_beam(log: LogConfig, tokenizer: Tokenizer) -> BeamDecoder | None:
     if not log.ngram:
         return None
     folder = Path(log.ngram)
-    lm = NgramLM.load(folder / "ngram.bin", folder / "unigrams.txt")
-    return BeamDecoder(tokenizer, lm, DecodingSettings())
+    lm = load_ngram(folder / NGRAM, folder / KENLM, folder / UNIGRAMS)
+    return make_beam_decoder(tokenizer, lm, DecodingSettings())
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ from asr.bundle import (
     ACOUSTIC,
     EVALUATION,
     GPT2,
+    KENLM,
     MODEL_CARD,
     NGRAM,
     TOKENIZER,
@@ -84,9 +85,8 @@ def export(args: argparse.Namespace) -> Bundle:
     contents: dict[str, Path | bytes] = {
         ACOUSTIC: args.acoustic / "model.safetensors",
         TOKENIZER: args.tokenizer or args.acoustic / "tokenizer.model",
-        NGRAM: args.ngram / "ngram.bin",
-        UNIGRAMS: args.ngram / "unigrams.txt",
     }
+    contents |= ngram_contents(args.ngram)
     contents |= gpt2_contents(args.gpt2)
     settings = BundleSettings(
         name=args.name or args.out.absolute().name,
@@ -139,6 +139,12 @@ def _summary(run: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]
     if args.notes:
         summary["notes"] = args.notes.read_text(encoding="utf-8")
     return summary
+
+
+def ngram_contents(folder: Path) -> dict[str, Path | bytes]:
+    """The files of an n-gram's folder, by the paths they get in a bundle: KenLM's only without arrays."""
+    model = KENLM if (folder / KENLM).is_file() and not (folder / NGRAM).is_file() else NGRAM
+    return {name: folder / name for name in (model, UNIGRAMS)}
 
 
 def gpt2_contents(path: Path) -> dict[str, Path | bytes]:

@@ -28,7 +28,6 @@ from asr.bundle import (
     EVALUATION,
     GPT2,
     MODEL_CARD,
-    NGRAM,
     TOKENIZER,
     UNIGRAMS,
     Bundle,
@@ -41,7 +40,7 @@ from asr.text import ALPHABET
 from asr.tokenizer import WORD_MARK, Tokenizer
 from asr.transcriber import Transcriber
 from training.commit import current_commit
-from training.export import gpt2_contents
+from training.export import gpt2_contents, ngram_contents
 from training.model_card import model_card
 
 # Of config.json, what names the machine or the library that wrote it.
@@ -213,7 +212,7 @@ def _language_models(args: argparse.Namespace) -> dict[str, Path | bytes]:
     if args.ngram:
         for name in [name for name in contents if not name.startswith(f"{GPT2}/")]:
             del contents[name]
-        contents |= {NGRAM: args.ngram / "ngram.bin", UNIGRAMS: args.ngram / "unigrams.txt"}
+        contents |= ngram_contents(args.ngram)
     if args.gpt2:
         for name in [name for name in contents if name.startswith(f"{GPT2}/")]:
             del contents[name]

@@ -11,6 +11,7 @@ from asr.bundle import (
     ACOUSTIC,
     CALIBRATION,
     GPT2,
+    KENLM,
     MEASUREMENTS,
     NGRAM,
     Bundle,
@@ -42,7 +43,7 @@ commands of `asr-train`; `asr-sound bundle verify` checks the files.
 
 - acoustic model: {_front_end(settings)}{_network(acoustic, settings.features.hop_ms)},
   CTC over {acoustic.vocab_size} outputs ({_labels(acoustic)}, blank included)
-- decoders: `greedy`; `beam_lm`, beam search with a KenLM word n-gram; `beam_lm_rescore`, its n-best list
+- decoders: `greedy`; `beam_lm`, beam search with a word n-gram; `beam_lm_rescore`, its n-best list
   re-ordered with a GPT-2"""
 
 
@@ -74,7 +75,7 @@ def _sizes(files: Mapping[str, BundleFile]) -> str:
     gpt2 = sum(file.size for name, file in files.items() if name.startswith(f"{GPT2}/"))
     sizes = {
         "acoustic model": files[ACOUSTIC].size,
-        "n-gram": files[NGRAM].size,
+        "n-gram": files[NGRAM if NGRAM in files else KENLM].size,
         "GPT-2 with its tokenizer": gpt2,
         "everything": sum(file.size for name, file in files.items() if name not in MEASUREMENTS),
     }

@@ -1,15 +1,15 @@
-"""Build the KenLM n-gram: asr-train ngram --text books.txt.xz --manifest data/train.jsonl --out runs/ngram
+"""Build the word n-gram: asr-train ngram --text books.txt.xz --manifest data/train.jsonl --out runs/ngram
 
-Writes `ngram.bin` (trie, quantised), `unigrams.txt` (its words, one a line, sorted) and `ngram.json`
-(settings, sizes, perplexity and share of unknown words on each set of `--dev` and `--test`). With
+Writes `ngram.arrays` (`asr.decoding.ngram_file`; quantised), `unigrams.txt` (its words, one a line, sorted)
+and `ngram.json` (settings, sizes, perplexity and share of unknown words on each set of `--dev` and `--test`);
+with `--kenlm` also `ngram.bin`, KenLM's trie, for other programs. With
 `--interpolate` every text, and the transcripts, get a model of their own, and the mixture that makes dev
-likeliest is written as one (training/ngram_mix.py). Needs lmplz and build_binary, which
+likeliest is written as one (training/ngram_mix.py). Needs lmplz, and for `--kenlm` build_binary, which
 training/build_kenlm.sh makes. Texts are streamed: they may be larger than memory.
 """
 
 import argparse
 import contextlib
-import math
 import subprocess
 import tempfile
 from collections import Counter
@@ -18,14 +18,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-import kenlm
-
+from asr.bundle import KENLM, NGRAM, UNIGRAMS
+from asr.decoding.arpa import BEGIN, END, UNKNOWN, read_model
+from asr.decoding.array_ngram import ArrayNgram
+from asr.decoding.ngram_file import encoded
 from training.ngram_mix import Component, mixture_of
 from training.text_corpus import read_corpus, transcripts_by_set
 from training.text_fit import TextFit
-from training.whole_file import write_json, write_text
+from training.whole_file import write_bytes, write_json, write_text
 
-SPECIAL_WORDS = frozenset({"<s>", "</s>", "<unk>"})
+SPECIAL_WORDS = frozenset({BEGIN, END, UNKNOWN})
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class NgramSettings:
     )  # n-grams seen no oftener are dropped, per order; the last repeats
     manifest_repeat: int = 1  # transcripts count this many times
     quantised_bits: int = 8  # of probabilities and backoffs; 0: not quantised
-    pointer_bits: int = 22  # at most this many of a trie pointer are compressed away
+    pointer_bits: int = 22  # of KenLM's trie: at most this many of a pointer are compressed away
 
     def __post_init__(self) -> None:
         if not 2 <= self.order <= 6:
@@ -91,9 +93,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"drop n-grams seen so often, per order (default: {defaults.prune}, as far as --order goes)",
     )
     parser.add_argument(
-        "--quantised-bits", type=int, default=defaults.quantised_bits, help="0: full precision"
+        "--quantised-bits",
+        type=int,
+        default=defaults.quantised_bits,
+        help="8: one byte a probability and backoff, 16: two, 0: full precision",
     )
     parser.add_argument("--pointer-bits", type=int, default=defaults.pointer_bits)
+    parser.add_argument("--kenlm", action="store_true", help="write KenLM's ngram.bin, too")
     parser.add_argument("--kenlm-bin", type=Path, default=Path("build/kenlm/bin"), help="where lmplz is")
     parser.add_argument("--memory", default="1G", help="that lmplz may sort in, as its -S")
 
@@ -110,7 +116,8 @@ def main(args: argparse.Namespace) -> None:
     )
     if args.interpolate and not args.dev:
         raise ValueError("--interpolate needs --dev: the weights are tuned on it")
-    lmplz, build_binary = find_tool(args.kenlm_bin, "lmplz"), find_tool(args.kenlm_bin, "build_binary")
+    lmplz = find_tool(args.kenlm_bin, "lmplz")
+    build_binary = find_tool(args.kenlm_bin, "build_binary") if args.kenlm else None
     interpolation: list[dict[str, Any]] = []
     counts = count_words(_corpus(args))
     words = choose_words(counts, settings.max_words)
@@ -120,22 +127,23 @@ def main(args: argparse.Namespace) -> None:
             arpa, interpolation = _interpolate(lmplz, args, words, settings, Path(name))
         else:
             arpa = estimate(lmplz, _corpus(args), words, settings, Path(name), args.memory)
-        ngrams = read_ngram_counts(arpa)
-        write_unigrams(args.out / "unigrams.txt", read_unigrams(arpa))
-        compile_binary(build_binary, arpa, args.out / "ngram.bin", settings)
+        table = read_model(arpa)
+        write_text(args.out / UNIGRAMS, "".join(f"{w}\n" for w in table.words if w not in SPECIAL_WORDS))
+        write_bytes(args.out / NGRAM, encoded(table, settings.quantised_bits))
+        if build_binary:
+            compile_binary(build_binary, arpa, args.out / KENLM, settings)
+    lm = ArrayNgram.load(args.out / NGRAM, args.out / UNIGRAMS)
     report = {
         "settings": asdict(settings),
         "sentences": counts.sentences,
         "words": counts.words,
         "distinct_words": len(counts.per_word),
         "vocabulary": len(words),
-        "ngrams": ngrams,
-        "bytes": (args.out / "ngram.bin").stat().st_size,
+        "ngrams": [len(level.keys) for level in table.levels],
+        "bytes": (args.out / NGRAM).stat().st_size,
         "interpolation": interpolation,
-        "fit": {name: fit.as_json() for name, fit in fit_sets(args.out / "ngram.bin", args.dev).items()},
-        "test_fit": {
-            name: fit.as_json() for name, fit in fit_sets(args.out / "ngram.bin", args.test).items()
-        },
+        "fit": {name: fit.as_json() for name, fit in fit_sets(lm, args.dev).items()},
+        "test_fit": {name: fit.as_json() for name, fit in fit_sets(lm, args.test).items()},
     }
     write_json(args.out / "ngram.json", report)
     _print_report(report, args.out)
@@ -231,68 +239,30 @@ def compile_binary(build_binary: Path, arpa: Path, target: Path, settings: Ngram
     temporary.replace(target)
 
 
-def read_ngram_counts(arpa: Path) -> list[int]:
-    """How many n-grams of each order an ARPA file holds, from its header. Raises ValueError without one."""
-    counts = []
-    for line in _arpa_lines(arpa):
-        if line.startswith("ngram "):
-            counts.append(int(line.partition("=")[2]))
-        elif line == "\\1-grams:":
-            break
-    if not counts:
-        raise ValueError(f"{arpa} is not an ARPA file")
-    return counts
-
-
-def read_unigrams(arpa: Path) -> list[str]:
-    """The words of an ARPA file, with or without backoff, sorted, without sentence marks and <unk>."""
-    words = set()
-    lines = _arpa_lines(arpa)
-    for line in lines:
-        if line == "\\1-grams:":
-            break
-    for line in lines:
-        if line.startswith("\\"):
-            break
-        columns = line.split()
-        if len(columns) >= 2:
-            words.add(columns[1])
-    return sorted(words - SPECIAL_WORDS)
-
-
-def write_unigrams(path: Path, words: Iterable[str]) -> None:
-    """One word a line."""
-    write_text(path, "".join(f"{word}\n" for word in words))
-
-
-def fit(model: kenlm.Model, sentences: Iterable[str]) -> TextFit:
+def fit(lm: ArrayNgram, sentences: Iterable[str]) -> TextFit:
     """How well an n-gram model expects sentences, each by itself with its end."""
     n_sentences = n_words = n_unknown = 0
     logp = unknown_logp = 0.0
     for sentence in sentences:
+        words, state = sentence.split(), lm.start_state()
+        for word in [*words, END]:
+            word_logp, state = lm.advance(state, word)
+            logp += word_logp
+            if word != END and word not in lm:
+                n_unknown += 1
+                unknown_logp += word_logp
         n_sentences += 1
-        for log10, _, unknown in model.full_scores(sentence, bos=True, eos=True):
-            logp += log10 * math.log(10)
-            unknown_logp += log10 * math.log(10) * unknown
-            n_unknown += unknown
-        n_words += len(sentence.split())
+        n_words += len(words)
     return TextFit(n_sentences, n_words, n_unknown, logp, unknown_logp)
 
 
-def fit_sets(binary: Path, manifests: Sequence[Path]) -> dict[str, TextFit]:
+def fit_sets(lm: ArrayNgram, manifests: Sequence[Path]) -> dict[str, TextFit]:
     """The fit per set of prepared manifests."""
-    model = kenlm.Model(str(binary))
-    return {name: fit(model, sentences) for name, sentences in transcripts_by_set(manifests).items()}
+    return {name: fit(lm, sentences) for name, sentences in transcripts_by_set(manifests).items()}
 
 
 def _corpus(args: argparse.Namespace) -> Iterator[str]:
     return read_corpus(args.text, args.manifest, manifest_repeat=args.manifest_repeat)
-
-
-def _arpa_lines(arpa: Path) -> Iterator[str]:
-    with arpa.open(encoding="utf-8") as file:
-        for line in file:
-            yield line.rstrip("\n")
 
 
 def _run(command: Sequence[object], lines: Iterable[str] = ()) -> None:
@@ -334,4 +304,4 @@ def _print_report(report: dict[str, Any], out: Path) -> None:
         perplexity, known = figures["perplexity"], figures["known_perplexity"]
         unknown = f"{100 * figures['unknown_share']:.2f} %"
         print(f"{name}: perplexity {perplexity:.1f}, {known:.1f} without the {unknown} of unknown words")
-    print(f"-> {out / 'ngram.bin'}")
+    print(f"-> {out / NGRAM}")

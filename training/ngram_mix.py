@@ -22,9 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.arpa_tables import NEVER, Ids, Level, NgramTable, read_table, write_table
+from asr.decoding.arpa import BEGIN, END, NEVER, UNKNOWN, Ids, Level, NgramTable, read_table, write_table
 
-BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 _ROWS_AT_ONCE = 500_000
 _TINY = 1e-12  # stands for no probability left
 _MAX_ITERATIONS = 1000

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from asr.bundle import MEASUREMENTS
-from asr.decoding.beam import BeamDecoder
+from asr.decoding.beam import BeamDecoder, make_beam_decoder
 from asr.decoding.options import DecodingSettings
 from asr.scoring import word_errors
 from asr.transcriber import Transcriber
@@ -242,12 +242,18 @@ def _candidates(
     """Beam search's hypotheses with their parts unweighted, best first."""
     log_probs_TV, settings = item
     found = []
-    for hypothesis in BeamDecoder(transcriber.tokenizer, transcriber.lm, settings).decode(log_probs_TV):
+    for hypothesis in _decoder(transcriber, settings).decode(log_probs_TV):
         parts = transcriber.lm.parts(hypothesis.text)
         found.append(
             Candidate(hypothesis.text, hypothesis.scores.acoustic, parts.logp, parts.n_unknown, parts.n_words)
         )
     return found
+
+
+@functools.lru_cache(maxsize=1)
+def _decoder(transcriber: Transcriber, settings: DecodingSettings) -> BeamDecoder:
+    """Making one takes part of a second, which every utterance of a search would pay."""
+    return make_beam_decoder(transcriber.tokenizer, transcriber.lm, settings)
 
 
 def _score_gpt2(transcriber: Transcriber, candidates: list[Candidate]) -> list[Candidate]:

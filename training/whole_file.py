@@ -11,9 +11,14 @@ from safetensors.torch import save
 
 def write_text(path: Path, text: str) -> None:
     """UTF-8; the folder is made if need be."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """The folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content)
     temporary.replace(path)
 
 

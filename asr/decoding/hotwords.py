@@ -11,7 +11,7 @@ pyctcdecode's 1.02, 3.55, 12.02 with 0, 10, 100. It offers the three methods tha
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from asr.decoding.ngram import NgramLM
+from asr.decoding.array_ngram import WordNgram
 from asr.errors import OptionsError
 
 MAX_WORDS = 16  # per hotword
@@ -40,14 +40,14 @@ class HotwordScorer:
     """
 
     def __init__(
-        self, hotwords: Iterable[str], weight: float, lm: NgramLM | None, unknown_logp: float
+        self, hotwords: Iterable[str], weight: float, lm: WordNgram | None, unknown_logp: float
     ) -> None:
         """`hotwords`: words or space-separated phrases, normalised like transcripts; blank ones are ignored.
 
         `weight`: natural-log bonus per word, at least 0. `unknown_logp`: the decoder's penalty of a word
         outside `lm`. Raises OptionsError when a hotword is too long.
         """
-        phrases = {_phrase(term) for term in hotwords if term.split()} if weight > 0 else set()
+        phrases = {phrase_of(term) for term in hotwords if term.split()} if weight > 0 else set()
         self._phrases: frozenset[_Phrase] = frozenset(phrases)
         self._openings = frozenset(p[:n] for p in phrases for n in range(1, len(p)))
         self._lengths = sorted({len(p) for p in phrases}, reverse=True)
@@ -128,7 +128,8 @@ class HotwordScorer:
         return 0.0
 
 
-def _phrase(term: str) -> _Phrase:
+def phrase_of(term: str) -> _Phrase:
+    """The words of a hotword. Raises OptionsError when it is too long."""
     words = tuple(term.split())
     if len(words) > MAX_WORDS or sum(len(word) for word in words) > MAX_LETTERS:
         raise OptionsError(

@@ -1,8 +1,11 @@
-"""The word n-gram language model: a KenLM file and the list of its words."""
+"""The word n-gram language model as a KenLM file and the list of its words.
+
+New bundles hold arrays instead (`asr.decoding.array_ngram`); this stays for older ones, and as their measure.
+"""
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,14 +39,8 @@ class NgramLM:
         Raises MismatchError when the list is empty or has words that the model lacks.
         """
         self.model = model
-        self.words = frozenset(unigrams)
-        if not self.words:
-            raise MismatchError("the n-gram model's word list is empty")
-        strangers = sorted(w for w in self.words if w not in model or w in ("<s>", "</s>"))
-        if strangers:
-            raise MismatchError(
-                f"the word list has {len(strangers)} words outside the n-gram model: {strangers[:5]}"
-            )
+        unigrams = frozenset(unigrams)
+        self.words = checked_words(unigrams, {w for w in unigrams if w in model} - {"<s>", "</s>"})
         self._sorted_words = sorted(self.words)
 
     @classmethod
@@ -105,7 +102,23 @@ class NgramLM:
 
     def perplexity(self, texts: Iterable[str]) -> float:
         """exp of the mean negative log-probability per token, each text's </s> being one. Needs a text."""
-        parts = [self.parts(text) for text in texts]
-        if not parts:
-            raise ValueError("perplexity needs at least one text")
-        return math.exp(-sum(p.logp for p in parts) / sum(p.n_words + 1 for p in parts))
+        return perplexity([self.parts(text) for text in texts])
+
+
+def perplexity(parts: Sequence[NgramParts]) -> float:
+    """Per token, each text's end being one. Raises ValueError without a text."""
+    if not parts:
+        raise ValueError("perplexity needs at least one text")
+    return math.exp(-sum(p.logp for p in parts) / sum(p.n_words + 1 for p in parts))
+
+
+def checked_words(words: Iterable[str], held: Set[str]) -> frozenset[str]:
+    """The words. Raises MismatchError when there are none, or some that the model does not hold."""
+    checked = frozenset(words)
+    if not checked:
+        raise MismatchError("the n-gram model's word list is empty")
+    if strangers := sorted(checked - held):
+        raise MismatchError(
+            f"the word list has {len(strangers)} words outside the n-gram model: {strangers[:5]}"
+        )
+    return checked

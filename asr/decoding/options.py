@@ -1,11 +1,13 @@
 """What a caller may ask of the decoders, and what a bundle has tuned."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 from asr.errors import OptionsError
 
 DecoderName = Literal["greedy", "beam_lm", "beam_lm_rescore"]
+Engine = Literal["native", "pyctcdecode"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
 DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
 MAX_NBEST = 50
 
@@ -48,9 +50,20 @@ class DecodingSettings:
     rescore_alpha: float | None = None  # alpha once GPT-2 has scored; None: the same
     rescore_beta: float | None = None  # beta once GPT-2 has scored; None: the same
     hotword_weight: float = 5.0  # natural-log bonus per matched word
+    engine: str | None = None  # of beam search, of ENGINES; None: native where the n-gram is in arrays
 
     def __post_init__(self) -> None:
         if self.beam_width < 1 or self.rescore_nbest < 1 or self.max_tokens_per_frame < 1:
             raise OptionsError("beam_width, rescore_nbest and max_tokens_per_frame must be at least 1")
         if self.beam_prune_logp >= 0 or self.token_min_logp >= 0:
             raise OptionsError("beam_prune_logp and token_min_logp must be negative")
+        if self.engine is not None and self.engine not in ENGINES:
+            raise OptionsError(f"engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
+
+
+def decoding_to_section(settings: DecodingSettings) -> dict[str, Any]:
+    """As in bundle.json; an engine that is not set is left out, as bundles older than the choice have it."""
+    section = asdict(settings)
+    if settings.engine is None:
+        del section["engine"]
+    return section

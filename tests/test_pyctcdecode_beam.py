@@ -14,14 +14,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pyctcdecode.decoder import BeamSearchDecoderCTC, build_ctcdecoder
 
-import asr.decoding.beam
+import asr.decoding.pyctcdecode_beam
 from asr.decoding.alignment import place_words
-from asr.decoding.beam import BeamDecoder
 from asr.decoding.greedy import greedy
 from asr.decoding.hotwords import HotwordScorer
 from asr.decoding.ngram import NgramLM
 from asr.decoding.options import DecodingSettings
 from asr.decoding.posteriors import keep_best_tokens
+from asr.decoding.pyctcdecode_beam import PyctcdecodeDecoder
 from asr.errors import DecodingTimeoutError, MismatchError
 from asr.tokenizer import Tokenizer
 from tests.reference_beam import (
@@ -78,15 +78,15 @@ def test_unpruned_search_equals_the_reference(seed: int, with_lm: bool, lm: Ngra
         return score
 
     expected = best_first(prefix_search(log_probs, tokenizer), language)
-    found = BeamDecoder(tokenizer, lm if with_lm else None, UNPRUNED).decode(log_probs)
+    found = PyctcdecodeDecoder(tokenizer, lm if with_lm else None, UNPRUNED).decode(log_probs)
     assert [h.text for h in found] == [text for text, _ in expected]
     assert [h.scores.total for h in found] == pytest.approx([total for _, total in expected], abs=1e-3)
 
 
 def test_default_pruning_finds_the_references_best_text(lm: NgramLM) -> None:
     log_probs = spell("an apple", certainty=0.6)
-    tokenizer_best = BeamDecoder(FRUIT, lm, UNPRUNED).decode(log_probs[:4])[0]
-    assert BeamDecoder(FRUIT, lm, SETTINGS).decode(log_probs[:4])[0].text == tokenizer_best.text
+    tokenizer_best = PyctcdecodeDecoder(FRUIT, lm, UNPRUNED).decode(log_probs[:4])[0]
+    assert PyctcdecodeDecoder(FRUIT, lm, SETTINGS).decode(log_probs[:4])[0].text == tokenizer_best.text
 
 
 def test_language_model_overrules_the_acoustics(lm: NgramLM) -> None:
@@ -95,7 +95,7 @@ def test_language_model_overrules_the_acoustics(lm: NgramLM) -> None:
     log_probs[2] = np.log(0.01)
     log_probs[2, [0, FRUIT.pieces.index(f"{MARK}a")]] = np.log([0.5, 0.4])
     assert greedy(log_probs, FRUIT).text == "anpple"
-    assert BeamDecoder(FRUIT, lm, SETTINGS).decode(log_probs)[0].text == "an apple"
+    assert PyctcdecodeDecoder(FRUIT, lm, SETTINGS).decode(log_probs)[0].text == "an apple"
 
 
 # --- the list that comes back ---
@@ -108,7 +108,7 @@ def test_hypotheses_are_unique_sorted_and_add_up(
 ) -> None:
     lm = make_lm(tmp_path_factory.mktemp("lm"))
     log_probs = random_log_probs(seed, n_frames, FRUIT.vocab_size, scale)
-    found = BeamDecoder(FRUIT, lm, replace(SETTINGS, beam_width=20)).decode(
+    found = PyctcdecodeDecoder(FRUIT, lm, replace(SETTINGS, beam_width=20)).decode(
         log_probs, hotwords=["new york", "ar"]
     )
     texts, totals = [h.text for h in found], [h.scores.total for h in found]
@@ -127,16 +127,16 @@ def test_hypotheses_are_unique_sorted_and_add_up(
 def test_equal_totals_come_in_alphabetical_order() -> None:
     tokenizer = ScriptedTokenizer("_b", "_a")
     log_probs = np.log(np.array([[0.2, 0.4, 0.4]]))
-    assert [h.text for h in BeamDecoder(tokenizer, None, SETTINGS).decode(log_probs)] == ["a", "b", ""]
+    assert [h.text for h in PyctcdecodeDecoder(tokenizer, None, SETTINGS).decode(log_probs)] == ["a", "b", ""]
 
 
 def test_same_input_gives_the_same_list(lm: NgramLM) -> None:
     log_probs = random_log_probs(3, 20, FRUIT.vocab_size)
-    decoder = BeamDecoder(FRUIT, lm, SETTINGS)
+    decoder = PyctcdecodeDecoder(FRUIT, lm, SETTINGS)
     first = decoder.decode(log_probs, hotwords=["pear"])
     decoder.decode(random_log_probs(4, 9, FRUIT.vocab_size))
     assert decoder.decode(log_probs, hotwords=["pear"]) == first
-    assert BeamDecoder(FRUIT, lm, SETTINGS).decode(log_probs.copy(), hotwords=["pear"]) == first
+    assert PyctcdecodeDecoder(FRUIT, lm, SETTINGS).decode(log_probs.copy(), hotwords=["pear"]) == first
 
 
 # --- one test per fault ---
@@ -174,27 +174,30 @@ def test_pyctcdecode_itself_still_splits_words_at_a_rival_word_mark() -> None:
 def test_tokenizers_with_pieces_that_break_words_are_refused(piece: str) -> None:
     tokenizer = ScriptedTokenizer("_a", "b", piece)
     with pytest.raises(MismatchError, match="pieces"):
-        BeamDecoder(tokenizer, None, SETTINGS)
+        PyctcdecodeDecoder(tokenizer, None, SETTINGS)
 
 
 def test_tokenizers_without_word_starts_or_with_a_piece_twice_are_refused() -> None:
     with pytest.raises(MismatchError, match="starts a word"):
-        BeamDecoder(ScriptedTokenizer("a", "b"), None, SETTINGS)
+        PyctcdecodeDecoder(ScriptedTokenizer("a", "b"), None, SETTINGS)
     with pytest.raises(MismatchError, match="twice"):
-        BeamDecoder(ScriptedTokenizer("_a", "b", "b"), None, SETTINGS)
+        PyctcdecodeDecoder(ScriptedTokenizer("_a", "b", "b"), None, SETTINGS)
 
 
 def test_rival_word_start_does_not_split_other_beams_words() -> None:
     tokenizer = ScriptedTokenizer("_a", "_b", "c")
     log_probs = np.log(np.array([[0.02, 0.02, 0.94, 0.02], [0.01, 0.44, 0.01, 0.54]]))
-    assert [h.text for h in BeamDecoder(tokenizer, None, SETTINGS).decode(log_probs)][:2] == ["b a", "bc"]
+    assert [h.text for h in PyctcdecodeDecoder(tokenizer, None, SETTINGS).decode(log_probs)][:2] == [
+        "b a",
+        "bc",
+    ]
     no_beta = replace(SETTINGS, beta=0.0)
-    assert BeamDecoder(tokenizer, None, no_beta).decode(log_probs)[0].text == "bc"
+    assert PyctcdecodeDecoder(tokenizer, None, no_beta).decode(log_probs)[0].text == "bc"
 
 
 def test_columns_are_the_tokenizers_ids_and_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        decoder = BeamDecoder(FRUIT, None, SETTINGS)
+        decoder = PyctcdecodeDecoder(FRUIT, None, SETTINGS)
         for i in range(1, FRUIT.vocab_size):
             assert decoder.decode(spelled(FRUIT, [i]))[0].text == FRUIT.decode([i])
     assert not caplog.records
@@ -218,14 +221,14 @@ def test_the_best_token_is_tried_even_below_the_threshold() -> None:
 
 def test_capping_tokens_does_not_renormalise_what_stays() -> None:
     log_probs = random_log_probs(1, 4, FRUIT.vocab_size)
-    one = BeamDecoder(FRUIT, None, replace(UNPRUNED, max_tokens_per_frame=1)).decode(log_probs)
+    one = PyctcdecodeDecoder(FRUIT, None, replace(UNPRUNED, max_tokens_per_frame=1)).decode(log_probs)
     assert [h.text for h in one] == [greedy(log_probs, FRUIT).text]
     assert one[0].scores.acoustic == pytest.approx(greedy(log_probs, FRUIT).scores.acoustic, abs=1e-9)
 
 
 def test_deadline_stops_the_search() -> None:
     flat = random_log_probs(0, 50_000, FRUIT.vocab_size, 0.01)
-    decoder = BeamDecoder(FRUIT, None, SETTINGS)
+    decoder = PyctcdecodeDecoder(FRUIT, None, SETTINGS)
     started = time.monotonic()
     with pytest.raises(DecodingTimeoutError, match=r"0\.2 s"):
         decoder.decode(flat, deadline_s=0.2)
@@ -238,7 +241,7 @@ def test_deadline_stops_the_search() -> None:
 def test_word_list_comes_from_its_file_not_from_the_arpa(tmp_path: Path) -> None:
     # pyctcdecode's ARPA reader skips 1-grams without a backoff column: all words but "an" and "new" here.
     lm = make_lm(tmp_path)
-    found = BeamDecoder(FRUIT, lm, SETTINGS).decode(spell("new york pear"))[0]
+    found = PyctcdecodeDecoder(FRUIT, lm, SETTINGS).decode(spell("new york pear"))[0]
     assert found.text == "new york pear"
     assert found.scores.ngram == pytest.approx(SETTINGS.alpha * lm.score("new york pear"))
 
@@ -246,7 +249,7 @@ def test_word_list_comes_from_its_file_not_from_the_arpa(tmp_path: Path) -> None
 def test_ngram_part_equals_the_running_figure_of_the_search(lm: NgramLM) -> None:
     log_probs = spell("an apple xylo new", certainty=0.35)
     settings = replace(SETTINGS, beam_width=30)
-    decoder = BeamDecoder(FRUIT, lm, settings)
+    decoder = PyctcdecodeDecoder(FRUIT, lm, settings)
     kept = keep_best_tokens(log_probs, settings.token_min_logp, settings.max_tokens_per_frame)
     beams = decoder._search._decode_logits(
         kept,
@@ -265,7 +268,7 @@ def test_ngram_part_equals_the_running_figure_of_the_search(lm: NgramLM) -> None
 
 
 def test_unknown_words_are_penalised_in_the_ngram_part(lm: NgramLM) -> None:
-    found = BeamDecoder(FRUIT, lm, SETTINGS).decode(spell("an xylo", certainty=0.999))[0]
+    found = PyctcdecodeDecoder(FRUIT, lm, SETTINGS).decode(spell("an xylo", certainty=0.999))[0]
     assert found.text == "an xylo"
     expected = SETTINGS.alpha * lm.score("an xylo") + SETTINGS.unknown_word_logp
     assert found.scores.ngram == pytest.approx(expected)
@@ -276,7 +279,10 @@ def test_decoders_in_one_process_keep_their_own_language_models(tmp_path: Path) 
     likes_york = make_lm(tmp_path / "york", {"new": -1.0, "york": -0.1, "pear": -4.0}, {("<s>", "new"): -0.1})
     likes_pear = make_lm(tmp_path / "pear", {"new": -1.0, "york": -4.0, "pear": -0.1}, {("<s>", "new"): -0.1})
     log_probs = np.log(np.array([[0.02, 0.94, 0.02, 0.02], [0.02, 0.02, 0.48, 0.48]]))
-    york, pear = BeamDecoder(tokenizer, likes_york, SETTINGS), BeamDecoder(tokenizer, likes_pear, SETTINGS)
+    york, pear = (
+        PyctcdecodeDecoder(tokenizer, likes_york, SETTINGS),
+        PyctcdecodeDecoder(tokenizer, likes_pear, SETTINGS),
+    )
     for _ in range(2):
         assert york.decode(log_probs)[0].text == "new york"
         assert pear.decode(log_probs)[0].text == "new pear"
@@ -287,7 +293,7 @@ def test_decoders_in_one_process_keep_their_own_language_models(tmp_path: Path) 
 def test_dropped_decoders_free_their_language_models(tmp_path: Path) -> None:
     before = dict(BeamSearchDecoderCTC.model_container)
     lm = make_lm(tmp_path)
-    decoder = BeamDecoder(FRUIT, lm, SETTINGS)
+    decoder = PyctcdecodeDecoder(FRUIT, lm, SETTINGS)
     decoder.decode(spell("an apple"))
     assert before == BeamSearchDecoderCTC.model_container
     alive = weakref.ref(lm)
@@ -297,7 +303,7 @@ def test_dropped_decoders_free_their_language_models(tmp_path: Path) -> None:
 
 
 def test_silence_is_not_scored_as_an_unknown_word(lm: NgramLM) -> None:
-    decoder = BeamDecoder(FRUIT, lm, SETTINGS)
+    decoder = PyctcdecodeDecoder(FRUIT, lm, SETTINGS)
     for log_probs in (np.zeros((0, FRUIT.vocab_size)), spelled(FRUIT, [0] * 20, certainty=0.9999)):
         (found,) = decoder.decode(log_probs)
         assert found.text == ""
@@ -309,10 +315,10 @@ def test_silence_is_not_scored_as_an_unknown_word(lm: NgramLM) -> None:
 
 def test_forgetting_dead_texts_changes_nothing(lm: NgramLM, monkeypatch: pytest.MonkeyPatch) -> None:
     log_probs = random_log_probs(8, 60, FRUIT.vocab_size, 1.5)
-    decoder = BeamDecoder(FRUIT, lm, replace(SETTINGS, beam_width=15))
+    decoder = PyctcdecodeDecoder(FRUIT, lm, replace(SETTINGS, beam_width=15))
     hotwords = ["new york", "pear", "apple an"]
     expected = decoder.decode(log_probs, hotwords=hotwords)
-    monkeypatch.setattr(asr.decoding.beam, "_MAX_CACHED_TEXTS", 1)
+    monkeypatch.setattr(asr.decoding.pyctcdecode_beam, "_MAX_CACHED_TEXTS", 1)
     assert decoder.decode(log_probs, hotwords=hotwords) == expected
 
 
@@ -323,7 +329,7 @@ def test_real_tokenizer_gives_the_same_words_as_greedy(tiny_tokenizer_model: byt
     text = " ".join(words)
     log_probs = spelled(tokenizer, [label for i in tokenizer.encode(text) for label in (0, i)])
     assert greedy(log_probs, tokenizer).text == text
-    found = BeamDecoder(tokenizer, lm, SETTINGS).decode(
+    found = PyctcdecodeDecoder(tokenizer, lm, SETTINGS).decode(
         log_probs, hotwords=["don't know"], hotword_weight=1.0
     )[0]
     assert found.text == text

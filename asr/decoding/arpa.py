@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int32]  # (M, n) word numbers
+BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 NEVER = -99.0  # log10 of what cannot happen: `<s>` after a word
 _WRITTEN_AT_ONCE = 200_000
 
@@ -100,6 +101,34 @@ def read_table(arpa: Path, words: Sequence[str], numbers: Mapping[str, int]) -> 
     except ValueError as error:
         raise ValueError(f"{arpa}: {error}") from error
     return NgramTable(words, levels)
+
+
+def read_model(arpa: Path) -> NgramTable:
+    """An ARPA file's model over its own words, sorted.
+
+    Raises ValueError as `read_table` does, and when `<s>`, `</s>` or `<unk>` is missing.
+    """
+    words = read_words(arpa)
+    if missing := sorted({BEGIN, END, UNKNOWN} - set(words)):
+        raise ValueError(f"{arpa} holds no {', no '.join(missing)}")
+    return read_table(arpa, words, {word: i for i, word in enumerate(words)})
+
+
+def read_words(arpa: Path) -> list[str]:
+    """The words of an ARPA file's 1-grams, marks included, sorted. Raises ValueError when there are none."""
+    words: set[str] = set()
+    with arpa.open(encoding="utf-8") as file:
+        inside = False
+        for line in file:
+            if line.startswith("\\"):
+                if inside:
+                    break
+                inside = line.strip() == "\\1-grams:"
+            elif inside and len(columns := line.split()) >= 2:
+                words.add(columns[1])
+    if not words:
+        raise ValueError(f"{arpa} is not an ARPA file")
+    return sorted(words)
 
 
 def write_table(table: NgramTable, path: Path) -> None:

@@ -1,0 +1,210 @@
+"""CTC prefix beam search with a word n-gram and hotwords, compiled: the engine that the service uses.
+
+`asr.decoding.prefix_search` holds the algorithm. It frees the GIL while it searches. Score of a text:
+acoustic + alpha x n-gram + unknown_word_logp x unknown words + beta x words + hotwords.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.decoding import prefix_search
+from asr.decoding.arpa import BEGIN, END, UNKNOWN, Level, NgramTable
+from asr.decoding.array_ngram import ArrayNgram
+from asr.decoding.hotword_trie import HotwordTrie, build_hotwords
+from asr.decoding.hotwords import phrase_of
+from asr.decoding.options import DecodingSettings
+from asr.decoding.pieces import check_pieces
+from asr.decoding.posteriors import checked_log_probs, keep_best_tokens
+from asr.decoding.prefix_state import (
+    Beam,
+    History,
+    Pieces,
+    Search,
+    Weights,
+    longer_history,
+    new_beam,
+    new_workspace,
+)
+from asr.decoding.result import Hypothesis, Scores
+from asr.decoding.word_trie import build_trie, letter_codes
+from asr.errors import DecodingTimeoutError
+from asr.tokenizer import WORD_MARK, Tokenizer
+
+_LN_10 = math.log(10.0)
+_FRAMES_AT_ONCE = 64  # between two looks at the clock
+
+
+class NativeBeamDecoder:
+    """Prefix beam search over one tokenizer and one n-gram.
+
+    Keeps no state between calls, so calls may overlap, on several threads at once.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, lm: ArrayNgram | None, settings: DecodingSettings) -> None:
+        """Without an n-gram (`lm=None`) words still earn beta, and no word is unknown.
+
+        Compiles the search unless that was done before (seconds). Raises MismatchError when a piece of the
+        tokenizer is no plain part of a word.
+        """
+        check_pieces(tokenizer)
+        self._settings = settings
+        self._tokenizer = tokenizer
+        self._vocab_size = tokenizer.vocab_size
+        self._pieces_text = [piece.replace(WORD_MARK, " ") for piece in tokenizer.pieces]
+        words = sorted(lm.words) if lm is not None else []
+        self._codes = letter_codes([*self._pieces_text, *words])
+        model = _no_ngram() if lm is None else lm
+        alpha = settings.alpha * _LN_10 if lm is not None else 0.0
+        penalty = settings.unknown_word_logp if lm is not None else 0.0
+        numbers = np.array([model.number(word) for word in words], np.int64)
+        unigrams, unknown = _unigrams(model, numbers)
+        trie = build_trie(words, numbers, alpha * unigrams, self._codes)
+        self._weights = Weights(
+            alpha=alpha,
+            beta=settings.beta,
+            penalty=penalty,
+            unknown_ahead=alpha * unknown + penalty,
+            hotword=0.0,
+            has_ngram=int(lm is not None),
+            has_hotwords=0,
+            width=settings.beam_width,
+            prune=settings.beam_prune_logp,
+            optimistic=int(alpha >= 0.0 and penalty <= 0.0),
+        )
+        pieces = _pieces_as_letters(tokenizer, self._pieces_text, self._codes)
+        prefix_search.place_pieces(trie, pieces)
+        self._search = Search(model.arrays, trie, pieces, build_hotwords([], self._codes), self._weights)
+        self._n_last = 2 + max(map(len, self._pieces_text))
+        self.decode(np.zeros((1, self._vocab_size)))  # compiles
+
+    def decode(
+        self,
+        log_probs_TV: NDArray[np.floating[Any]],
+        *,
+        hotwords: Sequence[str] = (),
+        hotword_weight: float | None = None,
+        deadline_s: float | None = None,
+    ) -> list[Hypothesis]:
+        """Up to `beam_width` different texts, best first, equal totals in alphabetical order; never empty.
+
+        `log_probs_TV`: natural-log posteriors (T, V), T may be 0. `hotwords`: words and phrases, normalised
+        like transcripts; those that the pieces cannot spell have no effect. `hotword_weight` None is the
+        settings'. `deadline_s`: seconds that this call may take, looked at every 64 frames. `acoustic` sums
+        the text's paths that the search kept. Raises DecodingTimeoutError, and ValueError on a wrong shape or
+        NaN.
+        """
+        started_s = time.monotonic()
+        settings = self._settings
+        checked = checked_log_probs(log_probs_TV, self._vocab_size)
+        kept_TV = keep_best_tokens(checked, settings.token_min_logp, settings.max_tokens_per_frame)
+        weight = settings.hotword_weight if hotword_weight is None else hotword_weight
+        search = self._search
+        if weight > 0 and (phrases := self._spellable(hotwords)):
+            weights = self._weights._replace(hotword=weight, has_hotwords=1)
+            search = search._replace(hotwords=self._automaton(phrases), weights=weights)
+        return self._decode(search, np.ascontiguousarray(kept_TV), started_s, deadline_s)
+
+    def _decode(
+        self, search: Search, kept_TV: NDArray[np.float64], started_s: float, deadline_s: float | None
+    ) -> list[Hypothesis]:
+        # An infinite beam is asked for in tests: no more texts than paths can come about.
+        width = search.weights.width
+        beam, spare = new_beam(width, self._n_last), new_beam(width, self._n_last)
+        work = new_workspace(width, self._n_last, self._vocab_size, self._settings.max_tokens_per_frame)
+        prefix_search.prepare(search, beam, work)
+        n_texts, n_nodes = 1, 1
+        history = longer_history(None, 1)
+        for first in range(0, len(kept_TV), _FRAMES_AT_ONCE):
+            if deadline_s is not None and time.monotonic() - started_s >= deadline_s:
+                raise DecodingTimeoutError(f"beam search passed its {deadline_s:g} s")
+            frames_TV = kept_TV[first : first + _FRAMES_AT_ONCE]
+            if n_nodes + len(frames_TV) * width > len(history.parent):
+                history = longer_history(history, 2 * (n_nodes + len(frames_TV) * width))
+            n_texts, n_nodes, swapped = prefix_search.search_frames(
+                search, beam, spare, n_texts, work, history, n_nodes, first, frames_TV
+            )
+            if swapped:
+                beam, spare = spare, beam
+        return self._hypotheses(search, beam, n_texts, history)
+
+    def _hypotheses(self, search: Search, beam: Beam, n_texts: int, history: History) -> list[Hypothesis]:
+        parts = np.zeros((n_texts, 4))
+        prefix_search.finish(search, beam, n_texts, parts)
+        found: dict[str, Scores] = {}
+        spelled = np.empty(int(beam.texts["n_tokens"][:n_texts].max()), np.int64)
+        for node, (acoustic, ngram, hotwords, n_words) in zip(
+            beam.texts["node"][:n_texts].tolist(), parts.tolist(), strict=True
+        ):
+            n_tokens = prefix_search.spell_out(history, node, spelled)
+            text = self._text(spelled[len(spelled) - n_tokens :].tolist())
+            if text in found:  # one of the two ends in a separator
+                acoustic = float(np.logaddexp(found[text].acoustic, acoustic))
+            found[text] = Scores(acoustic, ngram, hotwords, length=self._settings.beta * n_words)
+        return sorted(
+            (Hypothesis(text, scores) for text, scores in found.items()),
+            key=lambda h: (-h.scores.total, h.text),
+        )
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        pieces = self._pieces_text
+        text = "".join([pieces[token] for token in tokens])
+        return " ".join(text.split()) if self._tokenizer.separator_id is not None else text.lstrip()
+
+    def _spellable(self, hotwords: Sequence[str]) -> list[str]:
+        phrases = sorted({" ".join(phrase_of(term)) for term in hotwords if term.split()})
+        letters = {" ", *self._codes}
+        return [phrase for phrase in phrases if letters.issuperset(phrase)]
+
+    def _automaton(self, phrases: Sequence[str]) -> HotwordTrie:
+        return build_hotwords(phrases, self._codes)
+
+
+def _unigrams(lm: ArrayNgram, numbers: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
+    """log10 P of words by themselves, and of the unknown word."""
+    arrays = lm.arrays
+    codes_at, width = int(arrays.logp_at[0]), int(arrays.logp_width[0])
+    count = max(int(numbers.max(initial=0)), arrays.unknown) + 1
+    codes = arrays.data[codes_at : codes_at + count * width].reshape(-1, width).astype(np.int64)
+    places = (codes << (8 * np.arange(width))).sum(axis=1) + arrays.logp_table[0]
+    logps = arrays.values[places].astype(np.float64)
+    return logps[numbers], float(logps[arrays.unknown])
+
+
+def _pieces_as_letters(tokenizer: Tokenizer, pieces: Sequence[str], codes: dict[str, int]) -> Pieces:
+    separator = -1 if tokenizer.separator_id is None else tokenizer.separator_id
+    letters: list[int] = []
+    first, factors, terms = [0], [], []
+    mask = (1 << 64) - 1
+    for piece in pieces:
+        factor, term = 1, 0
+        for character in piece.replace(" ", ""):
+            letters.append(codes[character])
+            factor = factor * int(prefix_search.FACTOR) & mask
+            term = (term * int(prefix_search.FACTOR) + codes[character] + 1) & mask
+        first.append(len(letters))
+        factors.append(factor)
+        terms.append(term)
+    return Pieces(
+        blank=tokenizer.blank_id,
+        separator=separator,
+        starts=np.array([piece.startswith(" ") and piece != " " for piece in pieces], np.int32),
+        letters=np.array(letters, np.int32),
+        first=np.array(first, np.int32),
+        factor=np.array(factors, np.uint64),
+        term=np.array(terms, np.uint64),
+        trie=np.zeros(len(pieces), np.int32),
+    )
+
+
+@functools.cache
+def _no_ngram() -> ArrayNgram:
+    """Stands where kernels take a model that they never ask."""
+    one = np.zeros(4, np.float32)
+    words = [END, BEGIN, UNKNOWN, "a"]
+    return ArrayNgram.of(NgramTable(words, [Level(np.arange(4), one, one)]))

@@ -1,0 +1,93 @@
+"""Asking an n-gram in arrays (`asr.decoding.ngram_file`): compiled, without the GIL.
+
+A context is the numbers of the nodes of its suffixes: `context[n]` is the n-gram of the last n + 1 words, -1
+where the model holds none. Scoring a word looks it up below every suffix, which gives both the probability
+and the next context.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.decoding.jit import inner_kernel, kernel
+from asr.decoding.ngram_file import MAX_ORDER, NgramArrays
+
+Context = NDArray[np.int64]  # (CONTEXT_SIZE,)
+CONTEXT_SIZE = MAX_ORDER - 1
+
+
+@inner_kernel
+def read_number(data: NDArray[np.uint8], at: int, width: int, index: int) -> int:
+    """The number at a place of a section whose numbers take `width` bytes."""
+    place = at + index * width
+    number = np.int64(data[place])
+    for k in range(1, width):
+        number |= np.int64(data[place + k]) << (8 * k)
+    return int(number)
+
+
+@inner_kernel
+def find_child(lm: NgramArrays, level: int, parent: int, word: int) -> int:
+    """The node of `level` (from 1 on) that continues a node of the level before with a word, or -1."""
+    low = read_number(lm.data, lm.child_at[level - 1], lm.child_width[level - 1], parent)
+    high = read_number(lm.data, lm.child_at[level - 1], lm.child_width[level - 1], parent + 1)
+    end = high
+    while low < high:
+        middle = (low + high) >> 1
+        if read_number(lm.data, lm.word_at[level], lm.word_width, middle) < word:
+            low = middle + 1
+        else:
+            high = middle
+    if low < end and read_number(lm.data, lm.word_at[level], lm.word_width, low) == word:
+        return low
+    return -1
+
+
+@inner_kernel
+def log10_probability(lm: NgramArrays, level: int, node: int) -> float:
+    code = read_number(lm.data, lm.logp_at[level], lm.logp_width[level], node)
+    return float(lm.values[lm.logp_table[level] + code])
+
+
+@inner_kernel
+def log10_backoff(lm: NgramArrays, level: int, node: int) -> float:
+    code = read_number(lm.data, lm.backoff_at[level], lm.backoff_width[level], node)
+    return float(lm.values[lm.backoff_table[level] + code])
+
+
+@kernel
+def begin_context(lm: NgramArrays, context: Context) -> None:
+    """Writes the context at the start of a text."""
+    for k in range(len(context)):
+        context[k] = -1
+    context[0] = lm.begin
+
+
+@kernel
+def advance(lm: NgramArrays, context: Context, word: int, after: Context) -> float:
+    """log10 P(word | context); writes the context after the word, which must be another array."""
+    for k in range(len(after)):
+        after[k] = -1
+    found, logp, backoffs = False, 0.0, 0.0
+    for level in range(lm.order - 1, -1, -1):
+        node = word
+        if level > 0:
+            parent = context[level - 1]
+            node = find_child(lm, level, parent, word) if parent >= 0 else -1
+            if not found and node < 0 and parent >= 0:
+                backoffs += log10_backoff(lm, level - 1, parent)
+        if not found and node >= 0:
+            found, logp = True, backoffs + log10_probability(lm, level, node)
+        if level < lm.order - 1:
+            after[level] = node
+    return logp
+
+
+@kernel
+def score_words(lm: NgramArrays, words: NDArray[np.int64], context: Context, after: Context) -> float:
+    """log10 P of a whole text and its end; both contexts are room to work in."""
+    begin_context(lm, context)
+    total = 0.0
+    for word in words:
+        total += advance(lm, context, word, after)
+        context, after = after, context
+    return total + advance(lm, context, lm.end, after)
