@@ -9,6 +9,7 @@ from importlib.metadata import version
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from asr.errors import AsrError
@@ -16,9 +17,10 @@ from service.engine import Engine
 from service.errors import error_response
 from service.jobs import open_jobs
 from service.jobs import router as jobs_router
+from service.keys import ApiKeys
 from service.metrics import Metrics
 from service.openai_routes import router as openai_router
-from service.request_context import RequestContext
+from service.request_context import REQUEST_ID_HEADER, RequestContext
 from service.routes import TRANSCRIBE_PATHS, Service, router
 from service.settings import Settings
 from service.speech import Loader, Readiness, load_speech
@@ -91,8 +93,22 @@ def create_app(
         guarded=TRANSCRIBE_PATHS,
         check_room=engine.check_room,
     )
+    app.add_middleware(ApiKeys, hashes=listed(settings.api_key_hashes))
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=listed(settings.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", REQUEST_ID_HEADER],
+            expose_headers=[REQUEST_ID_HEADER, "Retry-After", "Location"],
+        )
     app.add_middleware(RequestContext, metrics=metrics, endpoints={*app.openapi()["paths"], STREAM_PATH})
     return app
+
+
+def listed(text: str) -> list[str]:
+    """The parts of a setting that is separated by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 async def _load(service: Service, load: Loader, on_load_failure: Callable[[Exception], None] | None) -> None:

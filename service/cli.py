@@ -3,6 +3,7 @@
 asr-sound serve                       # settings from ASR_* variables, see docs/service.md
 asr-sound transcribe speech.ogg --decoder greedy
 asr-sound bundle verify models/default
+asr-sound key                         # an API key, and its hash for ASR_API_KEY_HASHES
 asr-sound lm-doctor domain.txt        # or the text itself
 """
 
@@ -19,6 +20,7 @@ from service.errors import SettingsError
 from service.settings import Settings, load_settings
 
 MAX_PATH_CHARS = 4096  # longer arguments of lm-doctor are texts
+MAX_HEADER_BYTES = 64 * 1024  # that are collected; service/upload_limit.py refuses sooner
 MAX_MESSAGE_BYTES = 1024 * 1024  # of a WebSocket
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -66,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--bundle", type=Path, help="bundle folder; default: as the service")
     doctor.set_defaults(command=_lm_doctor)
 
+    key = commands.add_parser("key", help="make an API key and its hash")
+    key.set_defaults(command=_key)
+
     bundle = commands.add_parser("bundle", help="look after bundles")
     verify = bundle.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "verify", help="check every file of a bundle against bundle.json"
@@ -99,8 +104,10 @@ def _serve(_: argparse.Namespace) -> int:
         port=settings.port,
         log_config=None,
         access_log=False,
+        http="h11",  # the one with a limit on headers
         ws="websockets-sansio",
         ws_max_size=MAX_MESSAGE_BYTES,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_graceful_shutdown=round(settings.timeout_s),
     )
     server = uvicorn.Server(config)
@@ -171,6 +178,15 @@ def _lm_doctor(args: argparse.Namespace) -> int:
         print(f"{term.word:20} {term.count:5} {term.cost:6.1f}  {term.trouble or '-':17}  {pieces}")
     if found.hotwords:
         print("\nhotwords to try: " + ", ".join(found.hotwords[: args.terms]))
+    return 0
+
+
+def _key(_: argparse.Namespace) -> int:
+    """A new API key for a caller, and its hash for the service."""
+    from service.keys import new_key
+
+    key, digest = new_key()
+    print(f"key:  {key}\nhash: {digest}  (one of ASR_API_KEY_HASHES)")
     return 0
 
 

@@ -3,7 +3,9 @@
 SettingsError             an `ASR_*` variable that is unknown or out of range; never reaches a caller
 RefusedError              the service does not take the request, or gives up on it
 ├── UploadTooLargeError       more bytes than the cap
+├── HeadersTooLargeError      more bytes of headers than the cap
 ├── UploadTimeoutError        the body did not arrive in time
+├── WrongKeyError             no API key, or one that is not known
 ├── NotReadyError             the models are loading, or failed to
 ├── BusyError                 no worker and no place in the queue
 ├── StoppingError             the service is shutting down
@@ -56,8 +58,16 @@ class UploadTooLargeError(RefusedError):
     """More bytes than the cap."""
 
 
+class HeadersTooLargeError(RefusedError):
+    """More bytes of headers than the cap."""
+
+
 class UploadTimeoutError(RefusedError):
     """The body did not arrive in time."""
+
+
+class WrongKeyError(RefusedError):
+    """No API key, or one that is not known."""
 
 
 class NotReadyError(RefusedError):
@@ -103,6 +113,7 @@ class CallerLeftError(RefusedError):
 # The most particular class of an exception that is listed decides.
 ERRORS: Mapping[type[Exception], tuple[int, str]] = {
     EmptyAudioError: (400, "empty_audio"),
+    WrongKeyError: (401, "wrong_key"),
     UnknownModelError: (404, "unknown_model"),
     UnknownJobError: (404, "unknown_job"),
     NoJobsError: (404, "no_jobs"),
@@ -114,6 +125,7 @@ ERRORS: Mapping[type[Exception], tuple[int, str]] = {
     OptionsError: (422, "invalid_option"),
     TextError: (422, "invalid_text"),
     RequestValidationError: (422, "invalid_request"),
+    HeadersTooLargeError: (431, "headers_too_large"),
     TooManyStreamsError: (429, "too_many_streams"),
     CallerLeftError: (499, "caller_left"),
     BusyError: (503, "busy"),
@@ -145,6 +157,8 @@ def error_response(error: Exception, state: MutableMapping[str, Any]) -> JSONRes
     if isinstance(error, RefusedError) and error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
     status, _ = status_and_code(error)
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(ErrorResponse(error=detail).model_dump(), status, headers)
 
 

@@ -58,6 +58,10 @@ class Settings(BaseSettings):
     """What GPT-2 computes in; `auto` takes bfloat16 where a measurement at start says that it is faster."""
     rescore_budget_s: float | None = Field(default=None, ge=0, le=3600)
     """Seconds that GPT-2 may take for one recording, then beam search's order stands; none: no limit."""
+    api_key_hashes: str = Field(default="", pattern=r"^([0-9a-f]{64}(,[0-9a-f]{64})*)?$")
+    """SHA-256 of the API keys that are taken, separated by commas; empty: no key is asked for."""
+    cors_origins: str = Field(default="", max_length=4096)
+    """Origins whose pages may call the service from a browser, separated by commas; `*` for all."""
     jobs_dir: Path | None = None
     """Folder of asynchronous jobs, a SQLite file and their recordings; none: no jobs are taken."""
     max_jobs: int = Field(default=1000, ge=1, le=1_000_000)

@@ -10,11 +10,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import (
     BusyError,
     CallerLeftError,
+    HeadersTooLargeError,
     RefusedError,
     UploadTimeoutError,
     UploadTooLargeError,
     error_response,
 )
+
+MAX_HEADER_BYTES = 16 * 1024
 
 
 class UploadLimit:
@@ -60,6 +63,8 @@ class UploadLimit:
 
     def _check_door(self, scope: Scope) -> None:
         """Raises RefusedError for a request that need not be read."""
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+            raise HeadersTooLargeError(f"the headers are larger than {MAX_HEADER_BYTES} bytes")
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdecimal() and int(declared) > self._max_bytes:
             raise _too_large(self._max_bytes)

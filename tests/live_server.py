@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from service.app import create_app
+from service.cli import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
 from service.settings import Settings
 from tests.scripted_speech import ScriptedSpeech, wait_for
 
@@ -15,7 +16,15 @@ from tests.scripted_speech import ScriptedSpeech, wait_for
 def live_server(speech: ScriptedSpeech | None = None, settings: Settings | None = None) -> Iterator[str]:
     """The base address of a ready service."""
     app = create_app(settings or Settings(), load=lambda _: speech or ScriptedSpeech())
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, ws="websockets-sansio")
+    config = uvicorn.Config(
+        app,
+        port=0,
+        log_config=None,
+        http="h11",
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE_BYTES,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
