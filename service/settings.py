@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     """Seconds from the end of the upload to the answer, waiting included; then 504."""
     torch_threads: int = Field(default=1, ge=1, le=256)
     """CPU threads of one torch operation; workers x torch_threads should not pass the cores."""
+    engine: Literal["bundle", "native", "pyctcdecode"] = "bundle"
+    """What does beam search; `bundle` takes what the bundle names, or what its n-gram allows."""
     rescore_precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """What GPT-2 computes in; `auto` takes bfloat16 where a measurement at start says that it is faster."""
     rescore_budget_s: float | None = Field(default=None, ge=0, le=3600)

@@ -52,7 +52,10 @@ def load_speech(settings: Settings) -> Speech:
     """The bundle's Transcriber, with torch's threads set. Raises BundleError."""
     torch.set_num_threads(settings.torch_threads)
     return Transcriber.load(
-        settings.bundle_dir, device=settings.device, rescore_precision=settings.rescore_precision
+        settings.bundle_dir,
+        device=settings.device,
+        rescore_precision=settings.rescore_precision,
+        engine=None if settings.engine == "bundle" else settings.engine,
     )
 
 

@@ -165,6 +165,14 @@ def test_the_stage_writes_model_words_and_report(tmp_path: Path, stand_ins: Path
     assert report["fit"]["libri"]["perplexity"] == pytest.approx(10 ** (0.7 / 3), abs=0.01)
 
 
+def test_a_model_that_is_there_is_taken_as_it_is(tmp_path: Path, arpa: Path) -> None:
+    ngram.main(_arguments(tmp_path, "--arpa", str(arpa)))
+    report = json.loads((tmp_path / "out" / "ngram.json").read_text())
+    assert (report["vocabulary"], report["ngrams"]) == (3, [6, 3])
+    assert report["fit"]["cv"]["unknown_share"] == 0.25
+    assert arpa.exists()
+
+
 @pytest.mark.parametrize(
     "body", ["print('bad discount'); sys.exit(3)", "sys.stdin.read(); print('bad discount'); sys.exit(3)"]
 )

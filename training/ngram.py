@@ -83,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a model for each text and for the transcripts, mixed with weights tuned on --dev",
     )
+    parser.add_argument("--arpa", type=Path, help="a model that is there already, in place of texts")
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--order", type=int, default=defaults.order)
     parser.add_argument("--max-words", type=int, default=defaults.max_words, help="size of the vocabulary")
@@ -116,37 +117,49 @@ def main(args: argparse.Namespace) -> None:
     )
     if args.interpolate and not args.dev:
         raise ValueError("--interpolate needs --dev: the weights are tuned on it")
-    lmplz = find_tool(args.kenlm_bin, "lmplz")
     build_binary = find_tool(args.kenlm_bin, "build_binary") if args.kenlm else None
-    interpolation: list[dict[str, Any]] = []
-    counts = count_words(_corpus(args))
-    words = choose_words(counts, settings.max_words)
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out, prefix="ngram-") as name:
-        if args.interpolate:
-            arpa, interpolation = _interpolate(lmplz, args, words, settings, Path(name))
+        if args.arpa:
+            arpa, made = args.arpa, {}
         else:
-            arpa = estimate(lmplz, _corpus(args), words, settings, Path(name), args.memory)
+            arpa, made = _made(args, settings, Path(name))
         table = read_model(arpa)
         write_text(args.out / UNIGRAMS, "".join(f"{w}\n" for w in table.words if w not in SPECIAL_WORDS))
         write_bytes(args.out / NGRAM, encoded(table, settings.quantised_bits))
         if build_binary:
-            compile_binary(build_binary, arpa, args.out / KENLM, settings)
+            compile_binary(build_binary, arpa, Path(name), args.out / KENLM, settings)
     lm = ArrayNgram.load(args.out / NGRAM, args.out / UNIGRAMS)
     report = {
-        "settings": asdict(settings),
-        "sentences": counts.sentences,
-        "words": counts.words,
-        "distinct_words": len(counts.per_word),
-        "vocabulary": len(words),
+        **made,
+        "vocabulary": len(lm.words),
         "ngrams": [len(level.keys) for level in table.levels],
         "bytes": (args.out / NGRAM).stat().st_size,
-        "interpolation": interpolation,
         "fit": {name: fit.as_json() for name, fit in fit_sets(lm, args.dev).items()},
         "test_fit": {name: fit.as_json() for name, fit in fit_sets(lm, args.test).items()},
     }
     write_json(args.out / "ngram.json", report)
     _print_report(report, args.out)
+
+
+def _made(args: argparse.Namespace, settings: NgramSettings, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The ARPA of the texts in `folder`, and what the report says of how it came about."""
+    lmplz = find_tool(args.kenlm_bin, "lmplz")
+    counts = count_words(_corpus(args))
+    words = choose_words(counts, settings.max_words)
+    interpolation: list[dict[str, Any]] = []
+    if args.interpolate:
+        arpa, interpolation = _interpolate(lmplz, args, words, settings, folder)
+    else:
+        arpa = estimate(lmplz, _corpus(args), words, settings, folder, args.memory)
+    report = {
+        "settings": asdict(settings),
+        "sentences": counts.sentences,
+        "words": counts.words,
+        "distinct_words": len(counts.per_word),
+        "interpolation": interpolation,
+    }
+    return arpa, report
 
 
 @dataclass(frozen=True)
@@ -228,13 +241,18 @@ def _interpolate(
     return mixture_of(components, words, transcripts_by_set(args.dev), folder)
 
 
-def compile_binary(build_binary: Path, arpa: Path, target: Path, settings: NgramSettings) -> None:
-    """ARPA -> KenLM's trie, whole or not at all. Raises RuntimeError with build_binary's last words."""
+def compile_binary(
+    build_binary: Path, arpa: Path, folder: Path, target: Path, settings: NgramSettings
+) -> None:
+    """ARPA -> KenLM's trie, whole or not at all; `folder` for what is written on the way.
+
+    Raises RuntimeError with build_binary's last words.
+    """
     quantised = (
         ["-q", settings.quantised_bits, "-b", settings.quantised_bits] if settings.quantised_bits else []
     )
-    temporary = arpa.with_suffix(".bin")
-    command = [build_binary, "-T", arpa.with_name("trie-"), *quantised, "-a", settings.pointer_bits]
+    temporary = folder / "lm.bin"
+    command = [build_binary, "-T", folder / "trie-", *quantised, "-a", settings.pointer_bits]
     _run([*command, "trie", arpa, temporary])
     temporary.replace(target)
 
@@ -293,11 +311,11 @@ def _feed(stdin: IO[bytes] | None, lines: Iterable[str]) -> None:
 
 
 def _print_report(report: dict[str, Any], out: Path) -> None:
-    print(
-        f"{report['words']:,} words in {report['sentences']:,} sentences; {report['vocabulary']:,} words kept"
-    )
+    if "words" in report:
+        print(f"{report['words']:,} words in {report['sentences']:,} sentences")
+    print(f"{report['vocabulary']:,} words kept")
     print(f"n-grams {' '.join(f'{n:,}' for n in report['ngrams'])}; {report['bytes'] / 1e6:.1f} MB")
-    for part in report["interpolation"]:
+    for part in report.get("interpolation", ()):
         print(f"weight {part['weight']:.4f}: {part['name']}")
     tested = {f"test {name}": figures for name, figures in report["test_fit"].items()}
     for name, figures in [*report["fit"].items(), *tested.items()]:
