@@ -7,7 +7,7 @@ Shapes: C channels, N samples.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +21,7 @@ from asr.errors import AudioTooLongError, EmptyAudioError, UnreadableAudioError
 from asr.raw_audio import RawAudio
 
 SAMPLE_RATE = 16000
+PIECE = SAMPLE_RATE // 2  # samples that are resampled at a time
 
 Samples = NDArray[np.float32]  # (n_samples,), mono, nominally in -1..1
 Content = bytes | str | Path | BinaryIO  # a file's bytes, its path, or the open file, which can seek
@@ -58,15 +59,18 @@ def read_audio(source: Source, *, max_duration_s: float) -> Samples:
     return np.concatenate(list(read_pieces(source, max_duration_s=max_duration_s)))
 
 
-def read_pieces(source: Source, *, max_duration_s: float) -> Iterator[Samples]:
+def read_pieces(
+    source: Source, *, max_duration_s: float, on_claim: Callable[[float], None] | None = None
+) -> Iterator[Samples]:
     """The same samples as `read_audio`'s, some milliseconds at a time: an hour need not be held.
 
-    At least one piece. Raises the same errors, while the pieces are taken.
+    on_claim: told the seconds that the header claims, if it does. At least one piece. Raises the same errors,
+    while the pieces are taken.
     """
     file = source if isinstance(source, AudioFile) else AudioFile(source)
     max_samples = int(max_duration_s * SAMPLE_RATE)
     n_samples = 0
-    for piece_CN in _decoded_pieces(_opened(file.content), file.raw):
+    for piece_CN in _decoded_pieces(_opened(file.content), file.raw, on_claim):
         n_samples += piece_CN.shape[1]
         if n_samples > max_samples:
             raise AudioTooLongError(f"the recording is longer than {max_duration_s:g} s")
@@ -116,7 +120,9 @@ def _opened(source: Content) -> BinaryIO | str:
     return str(path)
 
 
-def _decoded_pieces(opened: BinaryIO | str, raw: RawAudio | None) -> Iterator[NDArray[np.float32]]:
+def _decoded_pieces(
+    opened: BinaryIO | str, raw: RawAudio | None, on_claim: Callable[[float], None] | None = None
+) -> Iterator[NDArray[np.float32]]:
     """(C, N) pieces at 16 kHz, in order.
 
     Ends early, without an error, where a file is cut off mid-stream.
@@ -127,6 +133,8 @@ def _decoded_pieces(opened: BinaryIO | str, raw: RawAudio | None) -> Iterator[ND
         options |= {"format_whitelist": raw.demuxer} | raw.options
     try:
         with av.open(opened, "r", format=demuxer, options=options) as container:
+            if on_claim is not None and container.duration:
+                on_claim(container.duration / av.time_base)
             yield from _resampled_frames(_frames(container))
     except av.error.FFmpegError as error:
         raise UnreadableAudioError("the file is not audio that we can read") from error
@@ -167,7 +175,8 @@ def _resampled_frames(frames: Iterator[av.AudioFrame]) -> Iterator[NDArray[np.fl
                 yield from _resampled(resampler, None)
             if not RATES_HZ[0] <= frame.sample_rate <= RATES_HZ[1]:
                 raise UnreadableAudioError(f"the recording has a sample rate of {frame.sample_rate} Hz")
-            resampler = AudioResampler("flt", rate=SAMPLE_RATE)  # channels are averaged later, unscaled
+            # Channels are averaged later, unscaled. Pieces of half a second: each costs Python some work.
+            resampler = AudioResampler("flt", rate=SAMPLE_RATE, frame_size=PIECE)
             kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         frame.pts = None  # broken time stamps must not make the resampler drop or pad
         yield from _resampled(resampler, frame)

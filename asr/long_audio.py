@@ -52,13 +52,20 @@ class LongReader:
     ) -> None:
         self._steps = steps
         self._settings = settings
-        self._pieces = read_pieces(source, max_duration_s=max_duration_s)
+        self._max_duration_s = max_duration_s
+        self._claimed_s = 0.0
+        self._pieces = read_pieces(source, max_duration_s=max_duration_s, on_claim=self._note_claim)
         self._n_samples = 0
 
     @property
     def duration_s(self) -> float:
         """Seconds of audio decoded; the recording's length once all is read."""
         return self._n_samples / SAMPLE_RATE
+
+    @property
+    def expected_duration_s(self) -> float:
+        """What the header claims where that is more than has been decoded: to plan with, never to trust."""
+        return max(self.duration_s, self._claimed_s)
 
     def __iter__(self) -> Iterator[tuple[Stretch, Prepared]]:
         """Raises AudioError."""
@@ -70,6 +77,9 @@ class LongReader:
             if stretch is None:
                 return
             yield stretch, self._steps.prepare_samples(stretch.samples, stopwatch.timings_ms)
+
+    def _note_claim(self, claimed_s: float) -> None:
+        self._claimed_s = min(claimed_s, self._max_duration_s)
 
     def _counted(self) -> Iterator[Samples]:
         for piece in self._pieces:

@@ -17,6 +17,8 @@ class Prepared:
     features: torch.Tensor  # (T, F), feature frames; T is 0 for silence and for less than one output frame
     duration_s: float  # of the decoded audio
     timings_ms: dict[str, float] = field(default_factory=dict)  # audio, features
+    clipped: float = 0.0  # share of the samples at full scale
+    silent: float = 0.0  # share of the time without sound
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from asr.decoding.rescoring import Gpt2Scorer, Precision, rescore_lists
 from asr.decoding.result import Hypothesis, NBest, Scores, Transcript, Word
 from asr.decoding.reweighting import reweight_for_gpt2
 from asr.decoding.words import describe_words
+from asr.drift import Signs, clipped_share, signs_of, silent_share
 from asr.errors import AsrError, BundleError, DecodingTimeoutError, RescoringTimeoutError
 from asr.features import log_mel
 from asr.long_audio import LongReader, Part, parts, whole
@@ -162,7 +163,13 @@ class Transcriber:
         stopwatch = Stopwatch(timings_ms)
         with stopwatch.stage("features"):
             features_TF = self._features(samples)
-        return Prepared(features_TF, len(samples) / SAMPLE_RATE, stopwatch.timings_ms)
+        return Prepared(
+            features_TF,
+            len(samples) / SAMPLE_RATE,
+            stopwatch.timings_ms,
+            clipped=clipped_share(samples),
+            silent=silent_share(samples),
+        )
 
     def listen_batch(self, batch: Sequence[Prepared]) -> list[Posteriors]:
         """What the acoustic model hears in each recording, in one padded pass.
@@ -250,6 +257,10 @@ class Transcriber:
             hypotheses=found.hypotheses[: options.nbest],
             timings_ms=stopwatch.timings_ms,
         )
+
+    def signs(self, posteriors: Posteriors, transcript: Transcript) -> Signs:
+        """What tells whether texts are still like those that the bundle was made for."""
+        return signs_of(posteriors, transcript, self.lm, self.blank_id)
 
     def is_calibrated(self, options: DecodingOptions) -> bool:
         """Whether words' confidences are probabilities of being right."""

@@ -88,7 +88,6 @@ def create_app(
     app.add_middleware(
         UploadLimit,
         max_bytes=settings.max_upload_bytes,
-        max_uploads=settings.max_uploads,
         timeout_s=settings.upload_timeout_s,
         guarded=TRANSCRIBE_PATHS,
         check_room=engine.check_room,

@@ -89,6 +89,7 @@ def _serve(_: argparse.Namespace) -> int:
 
     from service.app import create_app
     from service.logs import set_up_logs
+    from service.server import Server
 
     settings = load_settings()
     failures: list[Exception] = []
@@ -98,8 +99,9 @@ def _serve(_: argparse.Namespace) -> int:
         server.should_exit = True
 
     set_up_logs(settings.log_level)
+    app = create_app(settings, on_load_failure=stop)
     config = uvicorn.Config(
-        create_app(settings, on_load_failure=stop),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -110,7 +112,7 @@ def _serve(_: argparse.Namespace) -> int:
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_graceful_shutdown=round(settings.timeout_s),
     )
-    server = uvicorn.Server(config)
+    server = Server(config, app.state.service.engine.stop_admitting)
     server.run()
     if failures:
         raise failures[0]

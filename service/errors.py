@@ -7,7 +7,7 @@ RefusedError              the service does not take the request, or gives up on 
 ├── UploadTimeoutError        the body did not arrive in time
 ├── WrongKeyError             no API key, or one that is not known
 ├── NotReadyError             the models are loading, or failed to
-├── BusyError                 no worker and no place in the queue
+├── BusyError                 as much is in the house as it may hold
 ├── StoppingError             the service is shutting down
 ├── UnknownModelError         a model that is not served
 ├── UnknownJobError           no such job, or another caller's
@@ -75,7 +75,7 @@ class NotReadyError(RefusedError):
 
 
 class BusyError(RefusedError):
-    """No worker is free and the queue is full."""
+    """As much is in the house as it may hold."""
 
 
 class StoppingError(RefusedError):
@@ -127,8 +127,8 @@ ERRORS: Mapping[type[Exception], tuple[int, str]] = {
     RequestValidationError: (422, "invalid_request"),
     HeadersTooLargeError: (431, "headers_too_large"),
     TooManyStreamsError: (429, "too_many_streams"),
+    BusyError: (429, "busy"),
     CallerLeftError: (499, "caller_left"),
-    BusyError: (503, "busy"),
     NotReadyError: (503, "not_ready"),
     StoppingError: (503, "stopping"),
     TimedOutError: (504, "timeout"),

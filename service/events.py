@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from asr.long_audio import Part
-from service.engine import Answer
 from service.errors import error_response
+from service.journey import Answer
 
 OnPart = Callable[[Part], None]
 

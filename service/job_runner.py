@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from asr.audio import AudioFile
 from asr.long_audio import Part
-from service.engine import Answer, Engine
+from service.engine import Engine
 from service.errors import (
     BusyError,
     NotReadyError,
@@ -15,6 +15,7 @@ from service.errors import (
     error_detail,
 )
 from service.job_store import Job, JobStore
+from service.journey import Answer
 from service.recording import channels_of
 from service.schemas import TranscribeResponse
 from service.speech import Readiness
@@ -120,5 +121,6 @@ class JobRunner:
             job.wish.options,
             caller_left=caller_left,
             timeout_s=self.timeout_s,
+            degrade=False,  # it can wait
             on_part=on_part,
         )

@@ -8,12 +8,12 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from asr.decoding.result import Transcript
 from asr.long_audio import Part
-from service.engine import Answer
 from service.events import OnPart, PartStream, event_stream
+from service.journey import Answer
 from service.openai_form import TranscriptionForm, check_model, transcription_form
 from service.openai_schemas import TextDelta, TextDone, Transcription, token_logprobs, transcription, verbose
 from service.recording import audio_of
-from service.routes import FAILURES, Shared, bounded_hotwords, disconnected
+from service.routes import FAILURES, Shared, bounded_hotwords, decoder_headers, disconnected
 from service.subtitles import cues, srt, vtt
 
 router = APIRouter()
@@ -59,7 +59,10 @@ async def transcriptions(
         return StreamingResponse(
             events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
         )
-    return _rendered((await transcribe()).transcript, form)
+    answer = await transcribe()
+    rendered = _rendered(answer.transcript, form)
+    rendered.headers.update(decoder_headers(answer))
+    return rendered
 
 
 def _rendered(transcript: Transcript, form: TranscriptionForm) -> Response:

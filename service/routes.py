@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from asr.decoding.options import DECODERS, MAX_NBEST, DecoderName, DecodingOptions
 from asr.errors import OptionsError
 from service.engine import Engine
+from service.journey import Answer
 from service.metrics import Metrics
 from service.recording import BODY, Channels, Recording, channels_of
 from service.schemas import (
@@ -25,7 +26,7 @@ from service.speech import Readiness
 
 TRANSCRIBE_PATHS = ("/transcribe", "/v1/audio/transcriptions")
 FAILURES: dict[int | str, dict[str, object]] = {
-    status: {"model": ErrorResponse} for status in (400, 404, 408, 413, 415, 422, 500, 503, 504)
+    status: {"model": ErrorResponse} for status in (400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
 }
 NOT_READY: dict[int | str, dict[str, object]] = {503: {"model": ErrorResponse}}
 
@@ -54,6 +55,7 @@ Shared = Annotated[Service, Depends(_service)]
 @router.post("/transcribe", responses=FAILURES, openapi_extra=BODY)
 async def transcribe(
     request: Request,
+    response: Response,
     service: Shared,
     recording: Recording,
     decoder: Annotated[DecoderName | None, Query(description="Default: the service's setting.")] = None,
@@ -74,6 +76,7 @@ async def transcribe(
     rescore_budget_s: Annotated[
         float | None, Query(ge=0, le=3600, description="Seconds for GPT-2. Default: the service's setting.")
     ] = None,
+    degrade: Annotated[bool, Query(description="Whether pressure may change the decoder.")] = True,
 ) -> TranscribeResponse:
     """The text of a recording, with its scores."""
     speech = service.readiness.speech
@@ -88,9 +91,13 @@ async def transcribe(
     request.state.decoder = options.decoder
 
     answers = [
-        await service.engine.transcribe(one, options, caller_left=lambda: disconnected(request))
+        await service.engine.transcribe(
+            one, options, caller_left=lambda: disconnected(request), degrade=degrade
+        )
         for one in await channels_of(recording, channels)
     ]
+    request.state.decoder = answers[0].transcript.decoder
+    response.headers.update(decoder_headers(answers[0]))
     request.state.audio_s = round(sum(answer.transcript.duration_s for answer in answers), 3)
     return TranscribeResponse.of_channels(answers, speech, request.state.request_id, channels)
 
@@ -129,6 +136,12 @@ async def models(service: Shared) -> ModelList:
         default_decoder=service.settings.default_decoder,
     )
     return ModelList(data=[entry])
+
+
+def decoder_headers(answer: Answer) -> dict[str, str]:
+    """Which decoder was asked for and which was used, and why where they differ."""
+    headers = {"X-Decoder-Asked": answer.asked, "X-Decoder-Used": answer.transcript.decoder}
+    return headers | ({"X-Degraded": answer.degraded} if answer.degraded else {})
 
 
 async def disconnected(request: Request) -> None:

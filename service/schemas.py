@@ -20,12 +20,16 @@ class NamedModel(Protocol):
 
 
 class Answered(Protocol):
-    """A transcript and what it waited."""
+    """A transcript and how it came about."""
 
     @property
     def transcript(self) -> Transcript: ...
     @property
     def waited_s(self) -> float: ...
+    @property
+    def asked(self) -> DecoderName: ...
+    @property
+    def degraded(self) -> str: ...
 
 
 class _FromObject(BaseModel):
@@ -79,6 +83,8 @@ class TranscribeResponse(BaseModel):
 
     text: str
     decoder: DecoderName
+    decoder_asked: DecoderName
+    degraded: str
     duration_s: float
     words: list[WordBody]
     calibrated: bool
@@ -90,11 +96,26 @@ class TranscribeResponse(BaseModel):
     request_id: str
 
     @classmethod
-    def of(cls, transcript: Transcript, model: NamedModel, request_id: str, *, waited_s: float) -> Self:
-        """The answer that a transcript makes; waited_s: seconds in the queue, the first of the timings."""
+    def of(
+        cls,
+        transcript: Transcript,
+        model: NamedModel,
+        request_id: str,
+        *,
+        waited_s: float,
+        asked: DecoderName | None = None,
+        degraded: str = "",
+    ) -> Self:
+        """The answer that a transcript makes.
+
+        waited_s: seconds in queues, the first of the timings. asked: the decoder, where the one used may be
+        another; degraded: why it is.
+        """
         return cls(
             text=transcript.text,
             decoder=transcript.decoder,
+            decoder_asked=asked or transcript.decoder,
+            degraded=degraded,
             duration_s=transcript.duration_s,
             words=[WordBody.model_validate(word) for word in transcript.words],
             calibrated=transcript.calibrated,
@@ -112,7 +133,14 @@ class TranscribeResponse(BaseModel):
         """The answer for the channels, each by itself: their texts as lines, the rest in `channels`."""
         first = answers[0]
         if wanted == "mixed":
-            return cls.of(first.transcript, model, request_id, waited_s=first.waited_s)
+            return cls.of(
+                first.transcript,
+                model,
+                request_id,
+                waited_s=first.waited_s,
+                asked=first.asked,
+                degraded=first.degraded,
+            )
         timings_ms: dict[str, float] = {}
         for answer in answers:
             for stage, milliseconds in answer.transcript.timings_ms.items():
@@ -124,7 +152,14 @@ class TranscribeResponse(BaseModel):
             hypotheses=(),
             timings_ms=timings_ms,
         )
-        body = cls.of(together, model, request_id, waited_s=sum(answer.waited_s for answer in answers))
+        body = cls.of(
+            together,
+            model,
+            request_id,
+            waited_s=sum(answer.waited_s for answer in answers),
+            asked=first.asked,
+            degraded="; ".join(sorted({answer.degraded for answer in answers} - {""})),
+        )
         body.channels = [ChannelBody.model_validate(answer.transcript) for answer in answers]
         return body
 

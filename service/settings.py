@@ -13,6 +13,7 @@ from service.errors import SettingsError
 
 PREFIX = "ASR_"
 FOREIGN_NAMES = frozenset({"ASR_DATA"})  # the corpora's folder: of training and the tests, not of the service
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of CPU per period, or "max"
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -36,8 +37,8 @@ class Settings(BaseSettings):
     """Decoder of a request that names none."""
     max_upload_mb: int = Field(default=256, ge=1, le=4096)
     """Largest request body, in MiB."""
-    max_uploads: int = Field(default=32, ge=1, le=10_000)
-    """Uploads read at the same time; one more is answered 503."""
+    max_uploads: int = Field(default=64, ge=1, le=10_000)
+    """Recordings being received or waiting to be read; one more is answered 429."""
     upload_timeout_s: float = Field(default=60.0, gt=0, le=3600)
     """Seconds that a caller has for sending the request body."""
     max_duration_s: float = Field(default=14400.0, gt=0, le=86_400)
@@ -46,10 +47,17 @@ class Settings(BaseSettings):
     """Hotwords in one request."""
     max_hotword_chars: int = Field(default=100, ge=1, le=1000)
     """Characters in one hotword."""
-    workers: int = Field(default=2, ge=1, le=64)
-    """Recordings decoded at the same time, one thread each."""
-    max_queued: int = Field(default=16, ge=0, le=10_000)
-    """Recordings that wait for a worker; one more is answered 503."""
+    workers: int | None = Field(default=None, ge=1, le=64)
+    """Threads that all work is done on; none: one for each core that the process may use."""
+    max_queued_s: float = Field(default=1200.0, gt=0, le=1_000_000)
+    """Seconds of audio that may be in the house, in work or waiting; more is answered 429."""
+    latency_target_s: float | None = Field(default=10.0, gt=0, le=3600)
+    """Seconds in which everything in the house should be done; when it would take longer, decoders step
+    down."""
+    max_batch_s: float = Field(default=120.0, gt=0, le=100_000)
+    """Seconds of audio, padding included, that the acoustic model hears at once."""
+    batch_wait_ms: float = Field(default=100.0, ge=0, le=10_000)
+    """Longest that a recording waits for others to be heard with it; never while a thread is idle."""
     timeout_s: float = Field(default=600.0, gt=0, le=3600)
     """Seconds from the end of the upload to the answer, waiting included; then 504."""
     torch_threads: int = Field(default=1, ge=1, le=256)
@@ -86,6 +94,11 @@ class Settings(BaseSettings):
     """Least severe log line written."""
 
     @property
+    def threads(self) -> int:
+        """Threads that work is done on."""
+        return usable_cores() if self.workers is None else self.workers
+
+    @property
     def max_upload_bytes(self) -> int:
         """Largest request body, in bytes."""
         return self.max_upload_mb * 1024 * 1024
@@ -95,6 +108,13 @@ class Settings(BaseSettings):
         """The bundle's folder; as given where neither place has it."""
         beside_code = REPOSITORY / self.bundle
         return self.bundle if self.bundle.exists() or not beside_code.exists() else beside_code
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: fewer than the machine has, in a container with a quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = CPU_QUOTA.read_text().partition(" ") if CPU_QUOTA.is_file() else ("max", "", "")
+    return max(1, min(cores, 64) if quota == "max" else min(cores, round(int(quota) / int(period))))
 
 
 def load_settings() -> Settings:

@@ -2,16 +2,19 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 
-from asr.audio import Source
+from asr.audio import Samples, Source
 from asr.decoding.options import DecodingOptions
-from asr.decoding.result import Transcript
+from asr.decoding.result import NBest, Transcript
+from asr.drift import Signs
 from asr.long_audio import Part
+from asr.recording import Posteriors, Prepared
 from asr.transcriber import Transcriber
+from asr.windows import WindowSettings
 from service.errors import NotReadyError
 from service.settings import Settings
 
@@ -42,6 +45,35 @@ class Speech(Protocol):
         on_part: Callable[[Part], None] | None = None,
     ) -> Transcript: ...
 
+    @property
+    def frame_samples(self) -> int: ...
+    @property
+    def blank_id(self) -> int: ...
+    @property
+    def windows(self) -> WindowSettings: ...
+
+    def prepare_samples(self, samples: Samples, timings_ms: dict[str, float] | None = None) -> Prepared: ...
+
+    def listen_batch(self, batch: Sequence[Prepared]) -> list[Posteriors]: ...
+
+    def search(
+        self, posteriors: Posteriors, options: DecodingOptions, *, deadline: float | None = None
+    ) -> NBest: ...
+
+    def rescore_batch(
+        self, lists: Sequence[NBest], *, budget_s: float | None = None, deadline: float | None = None
+    ) -> list[NBest]: ...
+
+    def finish(self, posteriors: Posteriors, found: NBest, options: DecodingOptions) -> Transcript: ...
+
+    def decode(
+        self, posteriors: Posteriors, options: DecodingOptions, *, deadline: float | None = None
+    ) -> Transcript: ...
+
+    def signs(self, posteriors: Posteriors, transcript: Transcript) -> Signs: ...
+
+    def is_calibrated(self, options: DecodingOptions) -> bool: ...
+
     def self_test(self) -> None: ...
 
 
@@ -57,6 +89,11 @@ def load_speech(settings: Settings) -> Speech:
         rescore_precision=settings.rescore_precision,
         engine=None if settings.engine == "bundle" else settings.engine,
     )
+
+
+def uses_cuda(settings: Settings) -> bool:
+    """Whether the models will run on a GPU."""
+    return settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
 
 
 class Readiness:

@@ -8,7 +8,6 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import (
-    BusyError,
     CallerLeftError,
     HeadersTooLargeError,
     RefusedError,
@@ -21,10 +20,10 @@ MAX_HEADER_BYTES = 16 * 1024
 
 
 class UploadLimit:
-    """An ASGI layer that bounds request bodies: bytes and seconds of each, and how many are read at once.
+    """An ASGI layer that bounds request bodies: bytes and seconds of each.
 
-    check_room: raises RefusedError when a request to one of `guarded` paths could not be served now; such a
-    request is answered without reading its body.
+    check_room: given how many bodies are being read, raises RefusedError when a request to one of `guarded`
+    paths could not be served now; such a request is answered without reading its body.
     """
 
     def __init__(
@@ -32,14 +31,12 @@ class UploadLimit:
         app: ASGIApp,
         *,
         max_bytes: int,
-        max_uploads: int,
         timeout_s: float,
         guarded: Collection[str],
-        check_room: Callable[[], None],
+        check_room: Callable[[int], None],
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
-        self._max_uploads = max_uploads
         self._timeout_s = timeout_s
         self._guarded = frozenset(guarded)
         self._check_room = check_room
@@ -69,9 +66,7 @@ class UploadLimit:
         if declared.isdecimal() and int(declared) > self._max_bytes:
             raise _too_large(self._max_bytes)
         if scope["path"] in self._guarded and scope["method"] == "POST":
-            self._check_room()
-            if self._uploads >= self._max_uploads:
-                raise BusyError(f"{self._uploads} uploads are being read", retry_after_s=1)
+            self._check_room(self._uploads)
 
     def _upload_ended(self) -> None:
         self._uploads -= 1

@@ -2,15 +2,20 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
+import numpy as np
+import torch
 from fastapi.testclient import TestClient
 
-from asr.audio import SAMPLE_RATE, Source, read_audio
+from asr.audio import SAMPLE_RATE, Samples, Source, read_audio
 from asr.decoding.options import DecodingOptions
-from asr.decoding.result import Hypothesis, Scores, Transcript, Word
-from asr.long_audio import Part
+from asr.decoding.result import Hypothesis, NBest, Scores, Transcript, Word
+from asr.drift import Signs
+from asr.recording import Posteriors, Prepared
+from asr.windows import WindowSettings
 from service.app import create_app
 from service.settings import Settings
 
@@ -19,20 +24,78 @@ SECRET = "attack at dawn"  # the text it always writes
 
 
 class ScriptedSpeech:
-    """Writes SECRET for everything that is audio. `gate` holds transcriptions until it is set."""
+    """Writes SECRET for everything that is audio. `gate` holds the acoustic model until it is set."""
 
     name = "scripted"
     sha256 = "5" * 64
     sample_rate = SAMPLE_RATE
     device = "cpu"
+    blank_id = 0
+    frame_samples = 640
+    windows = WindowSettings()
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.error = error  # raised by every transcription
+        self.error = error  # raised by every search
         self.gate = threading.Event()
         self.gate.set()
-        self.entered = threading.Semaphore(0)  # released as each transcription begins
-        self.calls: list[DecodingOptions] = []
+        self.entered = threading.Semaphore(0)  # released as each recording enters the acoustic model
+        self.batches: list[list[float]] = []  # durations of what the acoustic model heard at once
+        self.calls: list[DecodingOptions] = []  # of each search
         self.seconds_left: list[float] = []
+        self.rescored: list[int] = []  # lists in each pass
+
+    def prepare_samples(self, samples: Samples, timings_ms: dict[str, float] | None = None) -> Prepared:
+        features = torch.zeros(len(samples) // 160, 1)
+        return Prepared(features, len(samples) / SAMPLE_RATE, {"audio": 1.0})
+
+    def listen_batch(self, batch: Sequence[Prepared]) -> list[Posteriors]:
+        self.batches.append([prepared.duration_s for prepared in batch])
+        for _ in batch:
+            self.entered.release()
+        assert self.gate.wait(PATIENCE_S)
+        return [
+            Posteriors(
+                np.zeros((len(prepared.features) // 4, 2), dtype=np.float32),
+                prepared.duration_s,
+                prepared.timings_ms | {"acoustic": 2.0},
+            )
+            for prepared in batch
+        ]
+
+    def search(
+        self, posteriors: Posteriors, options: DecodingOptions, *, deadline: float | None = None
+    ) -> NBest:
+        self.calls.append(options)
+        self.seconds_left.append((deadline or 0.0) - time.monotonic())
+        if self.error is not None:
+            raise self.error
+        hypotheses = (
+            Hypothesis(SECRET, Scores(-1.5, -2.25, 0.5, -3.0, 0.75)),
+            Hypothesis("a tack", Scores(-9.0)),
+        )
+        return NBest(hypotheses, timings_ms=posteriors.timings_ms | {"decoding": 3.0})
+
+    def rescore_batch(
+        self, lists: Sequence[NBest], *, budget_s: float | None = None, deadline: float | None = None
+    ) -> list[NBest]:
+        self.rescored.append(len(lists))
+        return [replace(nbest, rescoring="done") for nbest in lists]
+
+    def finish(self, posteriors: Posteriors, found: NBest, options: DecodingOptions) -> Transcript:
+        return Transcript(
+            text=SECRET,
+            decoder=options.decoder,
+            duration_s=posteriors.duration_s,
+            words=(Word("attack", 0.1, 0.4, 0.9),) if options.word_timestamps else (),
+            rescoring=found.rescoring,
+            hypotheses=found.hypotheses[: options.nbest],
+            timings_ms=found.timings_ms,
+        )
+
+    def decode(
+        self, posteriors: Posteriors, options: DecodingOptions, *, deadline: float | None = None
+    ) -> Transcript:
+        return self.finish(posteriors, self.search(posteriors, options, deadline=deadline), options)
 
     def transcribe(
         self,
@@ -41,30 +104,18 @@ class ScriptedSpeech:
         *,
         max_duration_s: float,
         timeout_s: float | None = None,
-        on_part: Callable[[Part], None] | None = None,
+        on_part: object = None,
     ) -> Transcript:
-        self.calls.append(options)
-        self.seconds_left.append(timeout_s or 0.0)
-        self.entered.release()
-        assert self.gate.wait(PATIENCE_S)
-        if self.error is not None:
-            raise self.error
-        samples = read_audio(source, max_duration_s=max_duration_s)
-        hypotheses = (
-            Hypothesis(SECRET, Scores(-1.5, -2.25, 0.5, -3.0, 0.75)),
-            Hypothesis("a tack", Scores(-9.0)),
+        (heard,) = self.listen_batch(
+            [self.prepare_samples(read_audio(source, max_duration_s=max_duration_s))]
         )
-        transcript = Transcript(
-            text=SECRET,
-            decoder=options.decoder,
-            duration_s=len(samples) / SAMPLE_RATE,
-            words=(Word("attack", 0.1, 0.4, 0.9),) if options.word_timestamps else (),
-            hypotheses=hypotheses[: options.nbest],
-            timings_ms={"audio": 1.0, "acoustic": 2.0, "decoding": 3.0},
-        )
-        if on_part is not None:
-            on_part(Part(0.0, transcript.duration_s, transcript))
-        return transcript
+        return self.decode(heard, options)
+
+    def signs(self, posteriors: Posteriors, transcript: Transcript) -> Signs:
+        return Signs(blank=0.5, unknown_words=0.0, perplexity=200.0, confidence=None)
+
+    def is_calibrated(self, options: DecodingOptions) -> bool:
+        return False
 
     def self_test(self) -> None:
         """Nothing to test."""

@@ -4,13 +4,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import openai
 import pytest
 
+from asr.audio import SAMPLE_RATE
 from asr.decoding.options import DecodingOptions
-from asr.decoding.result import Hypothesis, Scores, Transcript, Word
-from asr.long_audio import Part
+from asr.decoding.result import Hypothesis, NBest, Scores, Transcript, Word
+from asr.windows import WindowSettings
 from service.settings import Settings
+from tests.conftest import wav_bytes
 from tests.live_server import live_server
 from tests.scripted_speech import ScriptedSpeech
 
@@ -18,24 +21,21 @@ TWO_PARTS = ("attack at dawn", "or rather at noon")
 
 
 class TwoParts(ScriptedSpeech):
-    """A long recording of two passages; `fails` breaks off after the first."""
+    """Hears two passages in two bursts of noise with a pause between; `fails` breaks off in the second."""
 
     fails = False
+    windows = WindowSettings(longest_s=3.0, shortest_s=0.8, overlap_s=0.5, longest_joined_s=3.0)
 
-    def transcribe(self, source, options, *, max_duration_s, timeout_s=None, on_part=None) -> Transcript:
-        whole = super().transcribe(source, options, max_duration_s=max_duration_s, timeout_s=timeout_s)
-        words: list[Word] = []
-        for start_s, text in zip((0.0, 100.0), TWO_PARTS, strict=True):
-            here = tuple(
-                Word(word, start_s + i, start_s + i + 0.5, 0.5) for i, word in enumerate(text.split())
-            )
-            words += here
-            part = replace(whole, text=text, words=here, hypotheses=(Hypothesis(text, Scores(-1.0)),))
-            if on_part is not None:
-                on_part(Part(start_s, start_s + 5, part))
-            if self.fails:
-                raise ZeroDivisionError("inner secret")
-        return replace(whole, text=" ".join(TWO_PARTS), words=tuple(words))
+    def search(self, *args, **kwargs) -> NBest:
+        if self.fails and len(self.calls) % 2:
+            raise ZeroDivisionError("inner secret")
+        return super().search(*args, **kwargs)
+
+    def finish(self, *args) -> Transcript:
+        text = TWO_PARTS[(len(self.calls) + 1) % 2]
+        words = tuple(Word(word, i / 8, i / 8 + 0.1, 0.5) for i, word in enumerate(text.split()))
+        hypotheses = (Hypothesis(text, Scores(-1.0)),)
+        return replace(super().finish(*args), text=text, words=words, hypotheses=hypotheses)
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +54,16 @@ def client(speech: TwoParts) -> Iterator[openai.OpenAI]:
 
 
 @pytest.fixture
-def audio(recording: bytes) -> tuple[str, bytes]:
-    return ("speech.wav", recording)
+def audio() -> tuple[str, bytes]:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(SAMPLE_RATE)
+    return ("speech.wav", wav_bytes(np.concatenate([noise, np.zeros(3 * SAMPLE_RATE), noise])))
 
 
 def test_json(client: openai.OpenAI, audio: tuple[str, bytes]) -> None:
     answer = client.audio.transcriptions.create(file=audio, model="whisper-1")
     assert answer.text == " ".join(TWO_PARTS)
     assert answer.usage.type == "duration"
-    assert answer.usage.seconds == 1.0
+    assert answer.usage.seconds == 5.0
     assert answer.logprobs is None
 
 
@@ -74,14 +75,14 @@ def test_text(client: openai.OpenAI, audio: tuple[str, bytes]) -> None:
 def test_srt(client: openai.OpenAI, audio: tuple[str, bytes]) -> None:
     answer = client.audio.transcriptions.create(file=audio, model="whisper-1", response_format="srt")
     assert answer == (
-        "1\n00:00:00,000 --> 00:00:02,500\nattack at dawn\n\n"
-        "2\n00:01:40,000 --> 00:01:43,500\nor rather at noon\n"
+        "1\n00:00:00,000 --> 00:00:00,350\nattack at dawn\n\n"
+        "2\n00:00:03,500 --> 00:00:03,975\nor rather at noon\n"
     )
 
 
 def test_vtt(client: openai.OpenAI, audio: tuple[str, bytes]) -> None:
     answer = client.audio.transcriptions.create(file=audio, model="whisper-1", response_format="vtt")
-    assert answer.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.500\nattack at dawn\n")
+    assert answer.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:00.350\nattack at dawn\n")
 
 
 def test_verbose_json_with_words_and_segments(client: openai.OpenAI, audio: tuple[str, bytes]) -> None:
@@ -91,11 +92,11 @@ def test_verbose_json_with_words_and_segments(client: openai.OpenAI, audio: tupl
         response_format="verbose_json",
         timestamp_granularities=["word", "segment"],
     )
-    assert (answer.text, answer.language, answer.duration) == (" ".join(TWO_PARTS), "english", 1.0)
+    assert (answer.text, answer.language, answer.duration) == (" ".join(TWO_PARTS), "english", 5.0)
     assert [word.word for word in answer.words] == " ".join(TWO_PARTS).split()
     assert [(s.id, s.start, s.end, s.text) for s in answer.segments] == [
-        (0, 0.0, 2.5, TWO_PARTS[0]),
-        (1, 100.0, 103.5, TWO_PARTS[1]),
+        (0, 0.0, 0.35, TWO_PARTS[0]),
+        (1, 3.5, 3.975, TWO_PARTS[1]),
     ]
     assert answer.segments[0].avg_logprob == pytest.approx(math.log(0.5))
     only = client.audio.transcriptions.create(file=audio, model="whisper-1", response_format="verbose_json")
@@ -133,6 +134,7 @@ def test_stream_of_unreadable_audio_is_an_answer_not_an_event(client: openai.Ope
 def test_stream_that_breaks_off_says_so(
     client: openai.OpenAI, speech: TwoParts, audio: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    speech.calls.clear()
     monkeypatch.setattr(speech, "fails", True)
     stream = client.audio.transcriptions.create(file=audio, model="whisper-1", stream=True)
     assert next(iter(stream)).delta == TWO_PARTS[0]
@@ -155,7 +157,8 @@ def test_keywords_are_hotwords_and_prompt_is_tolerated(
         chunking_strategy="auto",
         extra_body={"decoder": "greedy", "hotword_weight": 3},
     )
-    assert speech.calls == [DecodingOptions("greedy", hotwords=("ada", "new york"), hotword_weight=3.0)]
+    expected = DecodingOptions("greedy", hotwords=("ada", "new york"), hotword_weight=3.0)
+    assert speech.calls == [expected] * 2
 
 
 @pytest.mark.parametrize(
@@ -188,14 +191,14 @@ def test_models_are_listed_as_the_client_expects(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["scripted"]
 
 
-def test_silence_streams_one_event(audio: tuple[str, bytes]) -> None:
+def test_silence_streams_one_event(recording: bytes) -> None:
     class Silent(ScriptedSpeech):
-        def transcribe(self, *args, **kwargs) -> Transcript:
-            return replace(super().transcribe(*args, **(kwargs | {"on_part": None})), text="", words=())
+        def finish(self, *args) -> Transcript:
+            return replace(super().finish(*args), text="", words=())
 
     with (
         live_server(Silent()) as address,
         openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client,
     ):
-        events = list(client.audio.transcriptions.create(file=audio, model="whisper-1", stream=True))
+        events = list(client.audio.transcriptions.create(file=recording, model="whisper-1", stream=True))
     assert [(event.type, event.text) for event in events] == [("transcript.text.done", "")]

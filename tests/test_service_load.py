@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,11 +9,9 @@ from fastapi.testclient import TestClient
 
 from asr.errors import ChecksumError
 from service.app import create_app
-from service.errors import BusyError, CallerLeftError, StoppingError, TimedOutError, UploadTimeoutError
-from service.metrics import Metrics
+from service.errors import BusyError, CallerLeftError, UploadTimeoutError
 from service.settings import Settings
 from service.upload_limit import UploadLimit
-from service.worker import WorkerPool
 from tests.scripted_speech import PATIENCE_S, ScriptedSpeech, metric, serving, wait_for
 
 
@@ -39,18 +36,19 @@ def test_health_answers_while_every_worker_works(closed: ScriptedSpeech, recordi
 
 
 def test_full_queue_answers_at_once(closed: ScriptedSpeech, recording: bytes) -> None:
-    with serving(closed, Settings(workers=1, max_queued=1)) as client, ThreadPoolExecutor(2) as callers:
+    with serving(closed, Settings(workers=1, max_queued_s=2)) as client, ThreadPoolExecutor(2) as callers:
         answers = [callers.submit(client.post, "/transcribe", files={"file": recording}) for _ in range(2)]
-        wait_for(lambda: metric(client, "asr_in_flight") + metric(client, "asr_queued") == 2)
+        wait_for(lambda: metric(client, "asr_in_flight_audio_seconds") == 2)
 
         def body():
             pytest.fail("the body of a refused request was read")
             yield b""
 
         response = client.post("/transcribe", content=body())
-        assert response.status_code == 503
+        assert response.status_code == 429
         assert response.json()["error"]["code"] == "busy"
         assert int(response.headers["Retry-After"]) >= 1
+        assert metric(client, 'asr_rejected_total{reason="budget"}') == 1
         closed.gate.set()
         assert [answer.result().status_code for answer in answers] == [200, 200]
         assert client.post("/transcribe", files={"file": recording}).status_code == 200
@@ -123,6 +121,7 @@ def test_models_are_listed() -> None:
 
 def test_metrics_count_what_happened(recording: bytes) -> None:
     with serving() as client:
+        assert metric(client, "asr_blank_share_count") == 0
         client.post("/transcribe?decoder=greedy", files={"file": recording})
         client.post("/transcribe?decoder=greedy", files={"file": b""})
         client.get("/no/such/path")
@@ -134,120 +133,16 @@ def test_metrics_count_what_happened(recording: bytes) -> None:
         assert metric(client, "asr_audio_seconds_total") == 1.0
         assert metric(client, 'asr_stage_seconds_sum{stage="decoding"}') == pytest.approx(0.003)
         assert metric(client, 'asr_real_time_factor_sum{decoder="greedy"}') == pytest.approx(0.006)
-        assert metric(client, "asr_queue_wait_seconds_count") == 2
-
-
-# The pool by itself, on one event loop: every job ends.
-
-
-async def never() -> None:
-    await asyncio.Event().wait()
-
-
-def on_pool(test: Callable[[WorkerPool], object], workers: int = 1, max_queued: int = 2) -> None:
-    """Run an async test with a pool."""
-
-    async def run() -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            await test(WorkerPool(workers, max_queued, Metrics()))  # type: ignore[misc]
-
-    asyncio.run(run())
-
-
-def test_work_that_raises_ends_and_frees_its_worker() -> None:
-    async def check(pool: WorkerPool) -> None:
-        for _ in range(5):
-            with pytest.raises(ZeroDivisionError):
-                await pool.run(lambda _: 1 / 0, timeout_s=PATIENCE_S, caller_left=never)
-        assert (await pool.run(lambda _: 7, timeout_s=PATIENCE_S, caller_left=never)).result == 7
-        await pool.close()
-
-    on_pool(check, max_queued=0)
-
-
-def test_work_of_a_caller_who_left_never_begins() -> None:
-    async def check(pool: WorkerPool) -> None:
-        gate, left, begun = threading.Event(), asyncio.Event(), []
-
-        async def leave() -> None:
-            await left.wait()
-
-        first = asyncio.create_task(
-            pool.run(lambda _: gate.wait(PATIENCE_S), timeout_s=PATIENCE_S, caller_left=never)
-        )
-        second = asyncio.create_task(pool.run(begun.append, timeout_s=PATIENCE_S, caller_left=leave))
-        await asyncio.sleep(0)
-        left.set()
-        with pytest.raises(CallerLeftError):
-            await second
-        third = asyncio.create_task(pool.run(lambda _: 3, timeout_s=PATIENCE_S, caller_left=never))
-        gate.set()
-        assert (await first).result is True
-        assert (await third).result == 3
-        assert begun == []
-        await pool.close()
-
-    on_pool(check)
-
-
-def test_caller_who_leaves_running_work_is_let_go_and_the_worker_stays_taken() -> None:
-    async def check(pool: WorkerPool) -> None:
-        gate, begun, left = threading.Event(), asyncio.Event(), asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def work(_: float) -> None:
-            loop.call_soon_threadsafe(begun.set)
-            assert gate.wait(PATIENCE_S)
-
-        async def leave() -> None:
-            await begun.wait()
-
-        with pytest.raises(CallerLeftError):
-            await pool.run(work, timeout_s=PATIENCE_S, caller_left=leave)
-        with pytest.raises(BusyError):
-            await pool.run(lambda _: 1, timeout_s=PATIENCE_S, caller_left=never)
-        gate.set()
-        assert not left.is_set()
-        await pool.close()
-
-    on_pool(check, max_queued=0)
-
-
-def test_waiting_work_times_out_without_beginning() -> None:
-    async def check(pool: WorkerPool) -> None:
-        gate, begun = threading.Event(), []
-        first = asyncio.create_task(
-            pool.run(lambda _: gate.wait(PATIENCE_S), timeout_s=PATIENCE_S, caller_left=never)
-        )
-        await asyncio.sleep(0)
-        with pytest.raises(TimedOutError):
-            await pool.run(begun.append, timeout_s=0.01, caller_left=never)
-        gate.set()
-        await first
-        await pool.close()
-        assert begun == []
-
-    on_pool(check)
-
-
-def test_shutdown_ends_what_waits_and_finishes_what_runs() -> None:
-    async def check(pool: WorkerPool) -> None:
-        gate = threading.Event()
-        running = asyncio.create_task(
-            pool.run(lambda _: gate.wait(PATIENCE_S), timeout_s=PATIENCE_S, caller_left=never)
-        )
-        waiting = asyncio.create_task(pool.run(lambda _: 1, timeout_s=PATIENCE_S, caller_left=never))
-        await asyncio.sleep(0)
-        closing = asyncio.create_task(pool.close())
-        with pytest.raises(StoppingError):
-            await waiting
-        with pytest.raises(StoppingError):
-            await pool.run(lambda _: 1, timeout_s=PATIENCE_S, caller_left=never)
-        gate.set()
-        assert (await running).result is True
-        await closing
-
-    on_pool(check)
+        assert metric(client, "asr_queue_wait_seconds_count") == 1
+        assert metric(client, "asr_wait_error_seconds_count") == 1
+        assert metric(client, 'asr_batch_size_sum{stage="acoustic"}') == 1
+        assert metric(client, 'asr_batch_padded_fraction_sum{stage="acoustic"}') == 0
+        assert metric(client, 'asr_decoders_total{asked="greedy",used="greedy"}') == 1
+        assert metric(client, "asr_blank_share_sum") == 0.5
+        assert metric(client, "asr_lm_perplexity_sum") == 200
+        assert metric(client, "asr_unknown_word_share_count") == 1
+        assert metric(client, "asr_word_confidence_count") == 0
+        assert metric(client, "asr_silent_share_count") == metric(client, "asr_clipped_share_count") == 1
 
 
 # The door by itself: what a test client cannot send.
@@ -259,14 +154,17 @@ def test_slow_and_broken_uploads_are_refused_and_give_their_place_back() -> None
             pass
         assert (await receive())["type"] == "http.disconnect"
 
+    def check_room(uploading: int) -> None:
+        if uploading:
+            raise BusyError("an upload is being read", retry_after_s=1)
+
     async def check() -> None:
         limit = UploadLimit(
             read_all,
             max_bytes=10,
-            max_uploads=1,
             timeout_s=0.01,
             guarded=["/transcribe"],
-            check_room=lambda: None,
+            check_room=check_room,
         )
         scope = {
             "type": "http",
@@ -282,8 +180,8 @@ def test_slow_and_broken_uploads_are_refused_and_give_their_place_back() -> None
 
         slow = asyncio.create_task(limit(scope, asyncio.Event().wait, send))
         await asyncio.sleep(0)
-        await limit(scope, never, send)
-        assert answered[0]["status"] == 503
+        await limit(scope, asyncio.Event().wait, send)
+        assert answered[0]["status"] == 429
         with pytest.raises(UploadTimeoutError):
             await slow
         messages = iter([{"type": "http.disconnect"}])

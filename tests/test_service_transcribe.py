@@ -32,6 +32,8 @@ def test_answer_has_every_field_of_the_contract(recording: bytes) -> None:
     assert body == {
         "text": SECRET,
         "decoder": "beam_lm",
+        "decoder_asked": "beam_lm",
+        "degraded": "",
         "duration_s": 1.0,
         "words": [{"word": "attack", "start_s": 0.1, "end_s": 0.4, "confidence": 0.9, "lm_only": False}],
         "calibrated": False,
@@ -91,18 +93,21 @@ def test_answers_do_not_depend_on_what_runs_beside_them(tiny_settings: Settings,
         wait_until_ready(client)
         together = threading.Barrier(3)
 
-        def answer(decoder: str) -> list[object]:
+        def answer(decoder: str) -> tuple[list[str], list[float]]:
             together.wait()
             query = {"decoder": decoder, "nbest": 5}
-            body = client.post("/transcribe", params=query, files={"file": recording}).json()
-            return [body["text"], body["hypotheses"]]
+            found = client.post("/transcribe", params=query, files={"file": recording}).json()["hypotheses"]
+            scores = [score for one in found for score in one["scores"].values()]
+            return [one["text"] for one in found], pytest.approx(scores, abs=1e-3)
 
         with ThreadPoolExecutor(3) as callers:
             first = list(callers.map(answer, DECODERS))
             second = list(callers.map(answer, DECODERS))
-        alone = client.post("/transcribe?decoder=beam_lm&nbest=5", files={"file": recording}).json()
-    assert first == second
-    assert first[1] == [alone["text"], alone["hypotheses"]]
+        together = threading.Barrier(1)
+        alone = [answer(decoder) for decoder in DECODERS]
+    for one, other in ((first, second), (first, alone)):
+        assert [texts for texts, _ in one] == [texts for texts, _ in other]
+        assert [scores.expected for _, scores in one] == [scores for _, scores in other]
 
 
 def test_silence_gives_no_words(tiny_settings: Settings) -> None:
