@@ -5,17 +5,24 @@ Shapes: N samples, T output frames, V CTC outputs (blank included).
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from asr.audio import SAMPLE_RATE, Samples
-from asr.decoding.ngram import NgramLM
+from asr.decoding.ngram import NgramParts
 from asr.decoding.result import Transcript
 from asr.recording import Posteriors
 
 _FULL_SCALE = 0.999
 _BLOCK = SAMPLE_RATE // 100
 _SILENT_POWER = 1e-6  # mean square of 10 ms: 60 dB below full scale
+
+
+class TextLM(Protocol):
+    """What is needed of the n-gram."""
+
+    def parts(self, text: str) -> NgramParts: ...
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Signs:
     confidence: float | None  # mean of the words'; None where they were not asked for
 
 
-def signs_of(posteriors: Posteriors, transcript: Transcript, lm: NgramLM, blank_id: int) -> Signs:
+def signs_of(posteriors: Posteriors, transcript: Transcript, lm: TextLM, blank_id: int) -> Signs:
     """The signs of a recording, or of a passage of one."""
     log_probs_TV, words = posteriors.log_probs, transcript.words
     parts = lm.parts(transcript.text) if transcript.text else None

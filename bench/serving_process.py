@@ -1,0 +1,157 @@
+"""The servers that bench/serving.py compares, each as a process.
+
+python -m bench.serving_process plain PORT BUNDLE
+
+ours is `asr-sound serve`; plain and litserve are what one would write by hand around a Transcriber.
+"""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr.decoding.options import DecodingOptions
+from asr.transcriber import Transcriber
+from bench.http_load import status_of
+from bench.server_process import Server
+from training.manifest import Utterance, read_bytes
+
+START_S = 120.0
+BATCH = 16  # recordings that the bare Transcriber hears at once
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server."""
+
+    name: str
+    port: int
+    pid: int
+    ready_s: float  # from the start of its process
+
+    def memory_mib(self) -> float:
+        """Of the process and those that it started, now; memory that they share counts for each."""
+        return round(Server("", self.pid).memory_mib())
+
+
+@asynccontextmanager
+async def serve(name: str, bundle: Path, settings: Mapping[str, str] | None = None) -> AsyncIterator[Served]:
+    """The server, ready; ended afterwards."""
+    port = _free_port()
+    ours = [sys.executable, "-m", "service.cli", "serve"]
+    other = [sys.executable, "-m", "bench.serving_process", name, str(port), str(bundle)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ASR_")}
+    environment |= {"ASR_PORT": str(port), "ASR_BUNDLE": str(bundle), "ASR_DEVICE": "cpu"}
+    environment |= {"OMP_NUM_THREADS": "1", **(settings or {})}
+    started = time.perf_counter()
+    with subprocess.Popen(
+        ours if name == "ours" else other,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            path = {"ours": "/readyz", "litserve": "/health"}.get(name, "/docs")
+            while await status_of(port, path) != 200:
+                if process.poll() is not None or time.perf_counter() - started > START_S:
+                    raise RuntimeError(f"{name} did not start")
+                await asyncio.sleep(0.02)
+            yield Served(name, port, process.pid, round(time.perf_counter() - started, 2))
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def bare_throughput(bundle: Path, chosen: Sequence[Utterance], decoder: str) -> float:
+    """Recordings a second of the Transcriber alone: batches of like lengths, a thread per core."""
+    torch.set_num_threads(1)
+    transcriber = Transcriber.load(bundle, "cpu")
+    options = DecodingOptions(decoder)  # type: ignore[arg-type]
+    ordered = sorted(chosen, key=lambda utterance: utterance.duration_s)
+    batches = [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]
+    recordings = [[read_bytes(utterance) for utterance in batch] for batch in batches]
+
+    def work(batch: list[bytes]) -> int:
+        heard = transcriber.listen_batch([transcriber.prepare(recording) for recording in batch])
+        return sum(len(transcriber.decode(posteriors, options).text) for posteriors in heard)
+
+    work(recordings[0][:2])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        started = time.perf_counter()
+        list(pool.map(work, recordings[::-1]))  # the longest first: no thread is left with them at the end
+        return round(len(ordered) / (time.perf_counter() - started), 2)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def run_plain(port: int, bundle: str) -> None:
+    """One request at a time on a pool of threads."""
+    import uvicorn
+    from fastapi import FastAPI, UploadFile
+
+    torch.set_num_threads(1)
+    transcriber = Transcriber.load(bundle, "cpu")
+    pool = ThreadPoolExecutor(os.cpu_count())
+    app = FastAPI()
+
+    @app.post("/transcribe")
+    async def transcribe(file: UploadFile, decoder: str) -> dict[str, str]:
+        content = await file.read()
+        options = DecodingOptions(decoder)  # type: ignore[arg-type]
+        loop = asyncio.get_running_loop()
+        transcript = await loop.run_in_executor(pool, transcriber.transcribe, content, options)
+        return {"text": transcript.text, "decoder": transcript.decoder}
+
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
+
+
+def run_litserve(port: int, bundle: str) -> None:
+    """LitServe's batches of up to 8, a worker process per core."""
+    import litserve
+    from fastapi import Request
+
+    class Api(litserve.LitAPI):  # type: ignore[misc]
+        def setup(self, device: str) -> None:
+            torch.set_num_threads(1)
+            self.transcriber = Transcriber.load(bundle, "cpu")
+
+        async def decode_request(self, request: Request) -> tuple[bytes, str]:
+            form = await request.form()
+            return await form["file"].read(), request.query_params["decoder"]  # type: ignore[union-attr]
+
+        def predict(self, batch: list[tuple[bytes, str]]) -> list[dict[str, str]]:
+            heard = self.transcriber.listen_batch([self.transcriber.prepare(content) for content, _ in batch])
+            found = [
+                self.transcriber.decode(posteriors, DecodingOptions(decoder))  # type: ignore[arg-type]
+                for posteriors, (_, decoder) in zip(heard, batch, strict=True)
+            ]
+            return [{"text": one.text, "decoder": one.decoder} for one in found]
+
+        def encode_response(self, output: dict[str, str]) -> dict[str, Any]:
+            return output
+
+    server = litserve.LitServer(
+        Api(max_batch_size=8, batch_timeout=0.02, api_path="/transcribe"),
+        accelerator="cpu",
+        workers_per_device=os.cpu_count() or 1,
+    )
+    server.run(host="127.0.0.1", port=port, log_level="error", generate_client_file=False)
+
+
+if __name__ == "__main__":
+    {"plain": run_plain, "litserve": run_litserve}[sys.argv[1]](int(sys.argv[2]), sys.argv[3])
