@@ -50,11 +50,20 @@ class AudioPool:
         self._lock = threading.Lock()
         self._closed = False
 
-    def read_pieces(self, source: Source, *, max_duration_s: float) -> Iterator[Samples]:
+    def warm(self) -> None:
+        """Start the processes that wait; they are ready some time later."""
+        for _ in range(self._max_idle):
+            self._give_back(_Worker(self._command, self._patience_s), sound=True)
+
+    def read_pieces(
+        self, source: Source, *, max_duration_s: float, on_claim: Callable[[float], None] | None = None
+    ) -> Iterator[Samples]:
         """As `asr.audio.read_pieces`; UnreadableAudioError too for what kills or hangs its decoder."""
         for kind, content in self._asked(source, max_duration_s):
             if kind == b"S":
                 yield np.frombuffer(content, dtype=np.float32)
+            elif kind == b"C" and on_claim is not None:
+                on_claim(json.loads(content))
 
     def count_channels(self, source: Source) -> int:
         """As `asr.audio.count_channels`."""

@@ -5,7 +5,8 @@ socket does. FFmpeg reads what strangers made; when that kills a process, it is 
 
 A request: 4 bytes, its length; JSON with `inline` (bytes that follow, or null where the content is a file
 descriptor that came along), `raw`, `channel`, `max_duration_s`. Answers: a letter, 4 bytes, a length,
-content: S samples (float32), E the end (JSON, channels), X an error (JSON, class and message).
+content: C the seconds that the header claims (JSON), S samples (float32), E the end (JSON, channels), X an
+error (JSON, class and message).
 """
 
 import contextlib
@@ -65,8 +66,11 @@ def _serve(link: socket.socket, asked: dict[str, Any], content: BinaryIO) -> Non
             if asked["max_duration_s"] is None:
                 _answer(link, b"E", json.dumps(count_channels(file)).encode())
                 return
-            pieces = read_pieces(file, max_duration_s=asked["max_duration_s"])
-            for samples in pieces:
+
+            def on_claim(seconds: float) -> None:
+                _answer(link, b"C", json.dumps(seconds).encode())
+
+            for samples in read_pieces(file, max_duration_s=asked["max_duration_s"], on_claim=on_claim):
                 _answer(link, b"S", samples.tobytes())
             _answer(link, b"E", b"0")
         except BrokenPipeError:

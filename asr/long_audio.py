@@ -6,7 +6,7 @@ words: audio is decoded as it is needed, and of a passage nothing is kept but it
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -35,6 +35,14 @@ class Steps(Protocol):
     ) -> Transcript: ...
 
 
+class PieceReader(Protocol):
+    """As `asr.audio.read_pieces`."""
+
+    def __call__(
+        self, source: Source, *, max_duration_s: float, on_claim: Callable[[float], None] | None = None
+    ) -> Iterator[Samples]: ...
+
+
 @dataclass(frozen=True)
 class Part:
     """A passage's words, where they lie in the recording."""
@@ -48,13 +56,20 @@ class LongReader:
     """A recording's stretches, prepared for the acoustic model, and what has been read so far."""
 
     def __init__(
-        self, steps: Steps, source: Source, settings: WindowSettings, *, max_duration_s: float
+        self,
+        steps: Steps,
+        source: Source,
+        settings: WindowSettings,
+        *,
+        max_duration_s: float,
+        read: PieceReader = read_pieces,
     ) -> None:
+        """read: decodes the recording, here or in another process."""
         self._steps = steps
         self._settings = settings
         self._max_duration_s = max_duration_s
         self._claimed_s = 0.0
-        self._pieces = read_pieces(source, max_duration_s=max_duration_s, on_claim=self._note_claim)
+        self._pieces = read(source, max_duration_s=max_duration_s, on_claim=self._note_claim)
         self._n_samples = 0
 
     @property

@@ -112,6 +112,7 @@ def listed(text: str) -> list[str]:
 
 async def _load(service: Service, load: Loader, on_load_failure: Callable[[Exception], None] | None) -> None:
     """Load the models on a thread, so that the process answers meanwhile."""
+    await asyncio.to_thread(service.engine.warm)
     try:
         await asyncio.to_thread(service.readiness.load, service.settings, load)
     except Exception as error:

@@ -10,7 +10,8 @@ errors when its time is up or its caller leaves; no step begins for it after tha
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from asr.audio import Source
+from asr.audio import Source, count_channels, read_pieces
+from asr.audio_pool import AudioPool
 from asr.decoding.options import DecodingOptions
 from asr.long_audio import Part
 from service.admission import Admission
@@ -41,7 +42,9 @@ class Engine:
             metrics=metrics,
         )
         self._workshop = Workshop(stages.in_order, threads, settings.batch_wait_ms / 1000, metrics)
-        self._house = House(stages, self._workshop, self._admission, expectation, metrics)
+        self._audio = AudioPool(threads, on_death=metrics.decoder_deaths.inc)
+        read = self._audio.read_pieces if settings.isolate_audio else read_pieces
+        self._house = House(stages, self._workshop, self._admission, expectation, metrics, read)
         self._open: set[asyncio.Future[Answer]] = set()
 
     def check_room(self, uploading: int = 0) -> None:
@@ -105,6 +108,16 @@ class Engine:
             self._open.discard(way)
             self._admission.leave(ticket)
 
+    def warm(self) -> None:
+        """Start what would make the first recording wait."""
+        if self._settings.isolate_audio:
+            self._audio.warm()
+
+    async def count_channels(self, source: Source) -> int:
+        """Of a recording. Raises AudioError."""
+        count = self._audio.count_channels if self._settings.isolate_audio else count_channels
+        return await asyncio.to_thread(count, source)
+
     def stop_admitting(self) -> None:
         """Refuse what comes from now on; what was let in goes on."""
         self._admission.stopping = True
@@ -116,6 +129,7 @@ class Engine:
             await asyncio.wait(self._open)
             await asyncio.sleep(0)  # those who wait for them take their answers and close their tickets
         await self._workshop.close()
+        await asyncio.to_thread(self._audio.close)
 
 
 async def _never() -> None:

@@ -86,7 +86,7 @@ class JobRunner:
             answers = [
                 await self._transcribe(one, job, unwanted)
                 for one in await channels_of(
-                    AudioFile(self.store.file(job.id), job.wish.raw), job.wish.channels
+                    self.engine, AudioFile(self.store.file(job.id), job.wish.raw), job.wish.channels
                 )
             ]
             body = TranscribeResponse.of_channels(

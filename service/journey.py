@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from asr.audio import SAMPLE_RATE, Source
 from asr.decoding.options import DecoderName, DecodingOptions
 from asr.decoding.result import Transcript
-from asr.long_audio import LongReader, Part, PassageBuilder, listed, part, whole
+from asr.long_audio import LongReader, Part, PassageBuilder, PieceReader, listed, part, whole
 from asr.recording import Posteriors
 from asr.windows import Stretch
 from service.admission import Admission, Ticket
@@ -27,6 +27,7 @@ class House:
     admission: Admission
     expectation: Expectation
     metrics: Metrics
+    read: PieceReader
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ class Journey:
     async def run(self, source: Source, max_duration_s: float) -> Answer:
         """The answer. Raises AudioError, BusyError when it does not fit in, and what the decoders raise."""
         stages, speech, ticket = self._house.stages, self._speech, self._ticket
-        reader = LongReader(speech, source, speech.windows, max_duration_s=max_duration_s)
+        reader = LongReader(
+            speech, source, speech.windows, max_duration_s=max_duration_s, read=self._house.read
+        )
         builder = PassageBuilder(speech, speech.windows)
         read = next_of(iter(reader))
         found: list[Part] = []

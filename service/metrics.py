@@ -72,6 +72,7 @@ class Metrics:
         self.real_time_factor = histogram(
             "asr_real_time_factor", "Seconds of work per second of audio", FACTOR_BUCKETS, ["decoder"]
         )
+        self.decoder_deaths = counter("asr_decoder_deaths", "Audio decoding processes that died or hung")
         self.streams = gauge("asr_streams", "WebSocket streams that are open")
         self.word_confidence = histogram(
             "asr_word_confidence", "Mean confidence of a recording's words", SHARE_BUCKETS

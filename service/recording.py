@@ -9,9 +9,10 @@ from fastapi import Depends, File, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 
-from asr.audio import AudioFile, count_channels
+from asr.audio import AudioFile
 from asr.errors import OptionsError
 from asr.raw_audio import raw_audio
+from service.engine import Engine
 
 IN_MEMORY = 1024 * 1024  # bytes of a body; a longer one goes to disk
 MAX_CHANNELS = 8  # transcribed one by one; any number can be mixed
@@ -67,11 +68,11 @@ def audio_of(file: UploadFile) -> AudioFile:
 Recording = Annotated[AudioFile, Depends(audio_file)]
 
 
-async def channels_of(recording: AudioFile, wanted: Channels) -> list[AudioFile]:
+async def channels_of(engine: Engine, recording: AudioFile, wanted: Channels) -> list[AudioFile]:
     """What is to be transcribed, one after another. Raises AudioError, OptionsError."""
     if wanted == "mixed":
         return [recording]
-    n_channels = await run_in_threadpool(count_channels, recording)
+    n_channels = await engine.count_channels(recording)
     if n_channels > MAX_CHANNELS:
         raise OptionsError(f"the recording has {n_channels} channels, at most {MAX_CHANNELS} are separated")
     return [replace(recording, channel=channel) for channel in range(n_channels)]

@@ -94,7 +94,7 @@ async def transcribe(
         await service.engine.transcribe(
             one, options, caller_left=lambda: disconnected(request), degrade=degrade
         )
-        for one in await channels_of(recording, channels)
+        for one in await channels_of(service.engine, recording, channels)
     ]
     request.state.decoder = answers[0].transcript.decoder
     response.headers.update(decoder_headers(answers[0]))

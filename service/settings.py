@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     """What GPT-2 computes in; `auto` takes bfloat16 where a measurement at start says that it is faster."""
     rescore_budget_s: float | None = Field(default=None, ge=0, le=3600)
     """Seconds that GPT-2 may take for one recording, then beam search's order stands; none: no limit."""
+    isolate_audio: bool = True
+    """Whether recordings are decoded in other processes, which may crash."""
     api_key_hashes: str = Field(default="", pattern=r"^([0-9a-f]{64}(,[0-9a-f]{64})*)?$")
     """SHA-256 of the API keys that are taken, separated by commas; empty: no key is asked for."""
     cors_origins: str = Field(default="", max_length=4096)

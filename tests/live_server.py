@@ -9,13 +9,13 @@ import uvicorn
 from service.app import create_app
 from service.cli import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
 from service.settings import Settings
-from tests.scripted_speech import ScriptedSpeech, wait_for
+from tests.scripted_speech import ScriptedSpeech, in_one_process, wait_for
 
 
 @contextmanager
 def live_server(speech: ScriptedSpeech | None = None, settings: Settings | None = None) -> Iterator[str]:
     """The base address of a ready service."""
-    app = create_app(settings or Settings(), load=lambda _: speech or ScriptedSpeech())
+    app = create_app(in_one_process(settings), load=lambda _: speech or ScriptedSpeech())
     config = uvicorn.Config(
         app,
         port=0,

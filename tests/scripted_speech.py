@@ -121,10 +121,17 @@ class ScriptedSpeech:
         """Nothing to test."""
 
 
+def in_one_process(settings: Settings | None) -> Settings:
+    """The settings, audio being decoded in the test's own process unless they say otherwise: no start."""
+    settings = settings or Settings()
+    given = "isolate_audio" in settings.model_fields_set
+    return settings if given else settings.model_copy(update={"isolate_audio": False})
+
+
 @contextmanager
 def serving(speech: ScriptedSpeech | None = None, settings: Settings | None = None) -> Iterator[TestClient]:
     """A client of a ready application."""
-    app = create_app(settings or Settings(), load=lambda _: speech or ScriptedSpeech())
+    app = create_app(in_one_process(settings), load=lambda _: speech or ScriptedSpeech())
     with TestClient(app, raise_server_exceptions=False) as client:
         wait_until_ready(client)
         yield client

@@ -14,7 +14,10 @@ from asr.audio import SAMPLE_RATE, AudioFile, count_channels, read_pieces
 from asr.audio_pool import AudioPool
 from asr.errors import AudioTooLongError, EmptyAudioError, UnreadableAudioError
 from asr.raw_audio import RawAudio
+from service.settings import Settings
+from tests.scripted_speech import SECRET, metric, serving
 from tests.test_audio import FORMATS, encoded
+from tests.test_service_refusals import refusal
 
 WAV = encoded(*FORMATS["wav-48k-stereo"])
 LONG = encoded("flac", "flac", 16000, "mono", "s16", seconds=60)
@@ -55,6 +58,30 @@ def test_the_same_refusals(pool: AudioPool, tmp_path: Path) -> None:
     with pytest.raises(AudioTooLongError, match="1 s"):
         samples_of(pool, WAV, max_duration_s=1)
     assert len(samples_of(pool, WAV)) == 2 * SAMPLE_RATE
+
+
+def test_the_headers_claim(pool: AudioPool) -> None:
+    claims: list[float] = []
+    assert list(pool.read_pieces(LONG, max_duration_s=100, on_claim=claims.append))
+    assert claims == pytest.approx([60])
+
+
+def test_a_recording_that_kills_its_decoder_is_answered_and_hurts_nobody(
+    monkeypatch: pytest.MonkeyPatch, recording: bytes
+) -> None:
+    """The service in one piece: 415 for the one, and the next is transcribed."""
+    deadly = (sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    with serving(settings=Settings(isolate_audio=True)) as client:
+        pool = client.app.state.service.engine._audio
+        good = pool._command
+        for worker in pool._idle:
+            worker.end()
+        pool._idle.clear()
+        monkeypatch.setattr(pool, "_command", deadly)
+        refusal(client.post("/transcribe", files={"file": recording}), 415, "unreadable_audio")
+        assert metric(client, "asr_decoder_deaths_total") == 1
+        monkeypatch.setattr(pool, "_command", good)
+        assert client.post("/transcribe", files={"file": recording}).json()["text"] == SECRET
 
 
 def test_processes_are_used_again(pool: AudioPool) -> None:
