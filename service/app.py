@@ -14,8 +14,8 @@ from starlette.responses import Response
 
 from asr.errors import AsrError
 from service.engine import Engine
-from service.errors import error_response
-from service.jobs import open_jobs
+from service.errors import BusyError, error_response
+from service.jobs import JOB_PATHS, open_jobs
 from service.jobs import router as jobs_router
 from service.keys import ApiKeys
 from service.metrics import Metrics
@@ -89,8 +89,8 @@ def create_app(
         UploadLimit,
         max_bytes=settings.max_upload_bytes,
         timeout_s=settings.upload_timeout_s,
-        guarded=TRANSCRIBE_PATHS,
-        check_room=engine.check_room,
+        guards=dict.fromkeys(TRANSCRIBE_PATHS, engine.check_room)
+        | dict.fromkeys(JOB_PATHS, lambda uploads: _check_uploads(uploads, settings)),
     )
     app.add_middleware(ApiKeys, hashes=listed(settings.api_key_hashes))
     if settings.cors_origins:
@@ -103,6 +103,12 @@ def create_app(
         )
     app.add_middleware(RequestContext, metrics=metrics, endpoints={*app.openapi()["paths"], STREAM_PATH})
     return app
+
+
+def _check_uploads(uploads: int, settings: Settings) -> None:
+    """Raises BusyError: a job needs no room in the queue, but a place to be received."""
+    if uploads >= settings.max_uploads:
+        raise BusyError(f"{uploads} uploads are being read", retry_after_s=1)
 
 
 def listed(text: str) -> list[str]:

@@ -12,8 +12,9 @@ from service.events import OnPart, PartStream, event_stream
 from service.journey import Answer
 from service.openai_form import TranscriptionForm, check_model, transcription_form
 from service.openai_schemas import TextDelta, TextDone, Transcription, token_logprobs, transcription, verbose
+from service.parameters import bounded_hotwords
 from service.recording import audio_of
-from service.routes import FAILURES, Shared, bounded_hotwords, decoder_headers, disconnected
+from service.routes import FAILURES, Shared, decoder_headers, disconnected
 from service.subtitles import cues, srt, vtt
 
 router = APIRouter()

@@ -18,6 +18,7 @@ class Asked:
 
     options: DecodingOptions
     channels: Channels
+    degrade: bool  # whether a lesser decoder may be used under pressure; jobs can wait and never do
 
 
 async def asked_parameters(
@@ -40,6 +41,7 @@ async def asked_parameters(
     rescore_budget_s: Annotated[
         float | None, Query(ge=0, le=3600, description="Seconds for GPT-2. Default: the service's setting.")
     ] = None,
+    degrade: Annotated[bool, Query(description="Whether pressure may change the decoder.")] = True,
 ) -> Asked:
     """The parameters, with the settings' values where none is given. Raises OptionsError."""
     settings: Settings = request.app.state.service.settings
@@ -52,7 +54,7 @@ async def asked_parameters(
         rescore_budget_s=settings.rescore_budget_s if rescore_budget_s is None else rescore_budget_s,
     )
     request.state.decoder = options.decoder
-    return Asked(options, channels)
+    return Asked(options, channels, degrade)
 
 
 Parameters = Annotated[Asked, Depends(asked_parameters)]

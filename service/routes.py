@@ -1,18 +1,17 @@
 """The endpoints. They hold no `try`: service/errors.py says what each exception answers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from asr.decoding.options import DECODERS, MAX_NBEST, DecoderName, DecodingOptions
-from asr.errors import OptionsError
+from asr.decoding.options import DECODERS
 from service.engine import Engine
 from service.journey import Answer
 from service.metrics import Metrics
-from service.recording import BODY, Channels, Recording, channels_of
+from service.parameters import Parameters
+from service.recording import BODY, Recording, channels_of
 from service.schemas import (
     ErrorResponse,
     HealthResponse,
@@ -58,48 +57,20 @@ async def transcribe(
     response: Response,
     service: Shared,
     recording: Recording,
-    decoder: Annotated[DecoderName | None, Query(description="Default: the service's setting.")] = None,
-    nbest: Annotated[int, Query(ge=0, le=MAX_NBEST, description="Hypotheses returned.")] = 0,
-    timestamps: Annotated[Literal["none", "word"], Query(description="`word` fills `words`.")] = "none",
-    hotwords: Annotated[
-        list[str] | None, Query(description="Words or phrases to favour; repeatable.")
-    ] = None,
-    form_hotwords: Annotated[
-        list[str] | None, Form(alias="hotwords", description="The same, for long lists.")
-    ] = None,
-    hotword_weight: Annotated[
-        float | None, Query(ge=0, le=100, description="Bonus per matched hotword, natural logarithm.")
-    ] = None,
-    channels: Annotated[
-        Channels, Query(description="`separate` transcribes each channel by itself and fills `channels`.")
-    ] = "mixed",
-    rescore_budget_s: Annotated[
-        float | None, Query(ge=0, le=3600, description="Seconds for GPT-2. Default: the service's setting.")
-    ] = None,
-    degrade: Annotated[bool, Query(description="Whether pressure may change the decoder.")] = True,
+    asked: Parameters,
 ) -> TranscribeResponse:
     """The text of a recording, with its scores."""
     speech = service.readiness.speech
-    options = DecodingOptions(
-        decoder=decoder or service.settings.default_decoder,
-        nbest=nbest,
-        word_timestamps=timestamps == "word",
-        hotwords=bounded_hotwords([*(hotwords or ()), *(form_hotwords or ())], service.settings),
-        hotword_weight=hotword_weight,
-        rescore_budget_s=service.settings.rescore_budget_s if rescore_budget_s is None else rescore_budget_s,
-    )
-    request.state.decoder = options.decoder
-
     answers = [
         await service.engine.transcribe(
-            one, options, caller_left=lambda: disconnected(request), degrade=degrade
+            one, asked.options, caller_left=lambda: disconnected(request), degrade=asked.degrade
         )
-        for one in await channels_of(service.engine, recording, channels)
+        for one in await channels_of(service.engine, recording, asked.channels)
     ]
     request.state.decoder = answers[0].transcript.decoder
     response.headers.update(decoder_headers(answers[0]))
     request.state.audio_s = round(sum(answer.transcript.duration_s for answer in answers), 3)
-    return TranscribeResponse.of_channels(answers, speech, request.state.request_id, channels)
+    return TranscribeResponse.of_channels(answers, speech, request.state.request_id, asked.channels)
 
 
 @router.get("/healthz")
@@ -148,12 +119,3 @@ async def disconnected(request: Request) -> None:
     """Returns when the caller has closed the connection. The body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def bounded_hotwords(hotwords: Sequence[str], settings: Settings) -> tuple[str, ...]:
-    """Raises OptionsError for too many or too long ones."""
-    if len(hotwords) > settings.max_hotwords:
-        raise OptionsError(f"{len(hotwords)} hotwords given, at most {settings.max_hotwords} are taken")
-    if any(len(hotword) > settings.max_hotword_chars for hotword in hotwords):
-        raise OptionsError(f"a hotword is longer than {settings.max_hotword_chars} characters")
-    return tuple(hotwords)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,8 +22,8 @@ MAX_HEADER_BYTES = 16 * 1024
 class UploadLimit:
     """An ASGI layer that bounds request bodies: bytes and seconds of each.
 
-    check_room: given how many bodies are being read, raises RefusedError when a request to one of `guarded`
-    paths could not be served now; such a request is answered without reading its body.
+    guards: by path, given how many bodies are being read, raise RefusedError when a request could not be
+    served now; such a request is answered without reading its body.
     """
 
     def __init__(
@@ -32,14 +32,12 @@ class UploadLimit:
         *,
         max_bytes: int,
         timeout_s: float,
-        guarded: Collection[str],
-        check_room: Callable[[int], None],
+        guards: Mapping[str, Callable[[int], None]],
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
-        self._guarded = frozenset(guarded)
-        self._check_room = check_room
+        self._guards = dict(guards)
         self._uploads = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,8 +63,9 @@ class UploadLimit:
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdecimal() and int(declared) > self._max_bytes:
             raise _too_large(self._max_bytes)
-        if scope["path"] in self._guarded and scope["method"] == "POST":
-            self._check_room(self._uploads)
+        guard = self._guards.get(scope["path"])
+        if guard is not None and scope["method"] == "POST":
+            guard(self._uploads)
 
     def _upload_ended(self) -> None:
         self._uploads -= 1

@@ -163,8 +163,7 @@ def test_slow_and_broken_uploads_are_refused_and_give_their_place_back() -> None
             read_all,
             max_bytes=10,
             timeout_s=0.01,
-            guarded=["/transcribe"],
-            check_room=check_room,
+            guards={"/transcribe": check_room},
         )
         scope = {
             "type": "http",
