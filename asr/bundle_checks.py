@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -40,7 +40,7 @@ def settings_from_dict(cls: type[Settings], values: Any, where: str) -> Settings
         if not _is_of(value, types[name]):
             raise MismatchError(f"{where}.{name} is {value!r}, expected {types[name]}")
     try:
-        return cls(**values)
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     except ValueError as error:
         raise MismatchError(f"{where}: {error}") from error
 
@@ -74,6 +74,8 @@ def _is_of(value: Any, expected: Any) -> bool:
         return isinstance(value, bool) and expected is bool
     if expected is float:
         return isinstance(value, (int, float))
+    if get_origin(expected) is tuple:  # tuple[kind, ...]
+        return isinstance(value, list) and all(_is_of(item, get_args(expected)[0]) for item in value)
     return expected in (int, str, NoneType) and isinstance(value, expected)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from asr.bundle import EVALUATION, MODEL_CARD, Bundle
-from asr.decoding.options import DecodingOptions
+from asr.decoding.options import DecodingOptions, decoding_for_people
 from asr.scoring import word_error_rate
 from asr.transcriber import Transcriber
 from tests.conftest import SENTENCES, wav_bytes
@@ -173,10 +173,8 @@ def test_the_bundle_decodes_as_the_report_says(tiny_bundle: Path, tmp_path: Path
     folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     bundle = Bundle.load(folder)
     bundle.with_changes(bundle.settings, {EVALUATION: b"{}", MODEL_CARD: b"# of other weights"})
-    arguments = _arguments(
-        str(folder), "--manifest", str(dev), "--work", str(tmp_path / "work"), "--beam-widths", "4", "16"
-    )
-    tune.main(arguments)
+    options = ["--beam-widths", "4", "16", "--prior-weights", "0.2"]
+    tune.main(_arguments(str(folder), "--manifest", str(dev), "--work", str(tmp_path / "work"), *options))
     report = json.loads((tmp_path / "work" / "tuning.json").read_text())
     assert report["beam_lm_rescore"]["objective"] <= report["beam_lm"]["objective"]
     assert report["beam_lm_rescore"]["objective"] <= report["beam_lm_rescore"]["before"]
@@ -184,7 +182,8 @@ def test_the_bundle_decodes_as_the_report_says(tiny_bundle: Path, tmp_path: Path
     assert report["beam_lm"]["objective"] <= report["trials"][0]["objective"] + tune.WIDTH_TOLERANCE
 
     tuned = Transcriber.load(folder)
-    assert vars(tuned.settings) == report["decoding"]
+    assert decoding_for_people(tuned.settings) == report["decoding"]
+    assert {trial["decoding"]["prior_weight"] for trial in report["trials"]} == {None, 0.2}
     assert tuned.sha256 == report["bundle"]["after"] != report["bundle"]["before"]
     assert not {EVALUATION, MODEL_CARD} & set(tuned.bundle.files)
     for decoder in ("beam_lm", "beam_lm_rescore"):

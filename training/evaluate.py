@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from asr.decoding.options import DECODERS, MAX_NBEST, DecodingOptions
+from asr.decoding.options import DECODERS, MAX_NBEST, DecodingOptions, decoding_for_people
 from asr.errors import AsrError
 from asr.scoring import ErrorRate, char_error_rate, word_error_rate, word_errors
 from asr.transcriber import Transcriber
@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> None:
         "command": shlex.join(["asr-train", *sys.argv[1:]]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cpu": cpu_name(), "device": pool.transcriber.device, "processes": args.workers},
-        "decoding": asdict(bundle.settings.decoding),
+        "decoding": decoding_for_people(bundle.settings.decoding),
         "sets": sets,
         "utterances": [asdict(outcome) for outcome in outcomes],
     }

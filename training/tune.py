@@ -26,7 +26,8 @@ from rich.progress import track
 
 from asr.bundle import MEASUREMENTS
 from asr.decoding.beam import BeamDecoder, make_beam_decoder
-from asr.decoding.options import DecodingSettings
+from asr.decoding.options import DecodingSettings, decoding_for_people
+from asr.decoding.posteriors import mean_posterior
 from asr.scoring import word_errors
 from asr.transcriber import Transcriber
 from training.manifest import Utterance, read_bytes, read_manifest
@@ -104,7 +105,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs="*",
         default=[],
-        help="take the narrowest that loses nothing to speak of",
+        help="beside the bundle's: take the narrowest that loses nothing to speak of",
+    )
+    parser.add_argument(
+        "--prior-weights",
+        type=float,
+        nargs="*",
+        default=[],
+        help="beside none: powers of the labels' prior, measured on dev, to divide posteriors by",
     )
     parser.add_argument("--seed", type=int, default=1)
 
@@ -117,7 +125,11 @@ def main(args: argparse.Namespace) -> None:
         cache = TuningCache(args.work, bundle, utterances)
         log_probs = cache.log_probs(lambda: _listen_to_all(pool, utterances))
         dev = Dev(utterances, log_probs, set_weights, cache)
-        trials = _tune_beam(pool, dev, args.rounds, args.seed)
+        trials = _tune_beam(pool, dev, pool.transcriber.settings, args.rounds, args.seed)
+        for weight in args.prior_weights:
+            trials += _tune_beam(
+                pool, dev, _with_prior(trials[0].settings, dev, weight), args.rounds, args.seed
+            )
         best = min(trials, key=lambda trial: trial.objective)
         best = _narrowed(pool, dev, best, args.beam_widths)
         settings, rescored = _tune_gpt2(pool, dev, best, args.seed)
@@ -128,9 +140,14 @@ def main(args: argparse.Namespace) -> None:
         "command": shlex.join(["asr-train", *sys.argv[1:]]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "bundle": {"name": changed.settings.name, "before": bundle.sha256, "after": changed.sha256},
-        "decoding": asdict(settings),
+        "decoding": decoding_for_people(settings),
         "trials": [
-            {"decoding": asdict(t.settings), "objective": t.objective, "wer": t.wers, "seconds": t.seconds}
+            {
+                "decoding": decoding_for_people(t.settings),
+                "objective": t.objective,
+                "wer": t.wers,
+                "seconds": t.seconds,
+            }
             for t in trials
         ],
         "beam_lm": {"objective": best.objective, "wer": best.wers},
@@ -138,16 +155,22 @@ def main(args: argparse.Namespace) -> None:
     }
     write_json(args.work / "tuning.json", report)
     write_text(args.work / "surface.svg", beside([surface_chart(s) for s in rescored["surfaces"]]))
-    print(json.dumps({key: report[key] for key in ("decoding", "beam_lm")}, indent=2))
+    shown = {"decoding": decoding_for_people(settings), "beam_lm": report["beam_lm"]}
+    print(json.dumps(shown, indent=2))
     shown = {key: value for key, value in rescored.items() if key != "surfaces"}
     print(json.dumps({"beam_lm_rescore": shown}, indent=2))
 
 
-def _tune_beam(pool: Workers, dev: Dev, rounds: int, seed: int) -> list[Trial]:
-    """Searches with better and better weights for beam search alone, the present ones first."""
+def _with_prior(settings: DecodingSettings, dev: Dev, weight: float) -> DecodingSettings:
+    """weight 0: no division."""
+    prior = tuple(mean_posterior(dev.log_probs)) if weight else None
+    return replace(settings, prior_weight=weight or None, label_prior=prior)
+
+
+def _tune_beam(pool: Workers, dev: Dev, settings: DecodingSettings, rounds: int, seed: int) -> list[Trial]:
+    """Searches with better and better weights for beam search alone, these first."""
     trials: list[Trial] = []
     merged: list[list[Candidate]] = [[] for _ in dev.utterances]
-    settings = pool.transcriber.settings
     for number in range(rounds + 1):
         trial = _search_beam(pool, dev, settings, f"beam search {number}")
         print(f"{_shown(settings)}: {trial.objective:.2%} {_percent(trial.wers)}", flush=True)
@@ -162,13 +185,15 @@ def _tune_beam(pool: Workers, dev: Dev, rounds: int, seed: int) -> list[Trial]:
 
 
 def _narrowed(pool: Workers, dev: Dev, best: Trial, widths: Sequence[int]) -> Trial:
-    """The narrowest of the widths that costs no more than the tolerance; `best` where none does."""
-    for width in sorted(widths):
-        trial = _search_beam(pool, dev, replace(best.settings, beam_width=width), f"beam width {width}")
-        print(f"beam width {width}: {trial.objective:.2%} in {trial.seconds:.0f} s", flush=True)
-        if trial.objective <= best.objective + WIDTH_TOLERANCE:
-            return trial
-    return best
+    """The narrowest of the best trial's beam and these that costs no more than the tolerance."""
+    trials = [best]
+    for width in sorted({*widths} - {best.settings.beam_width}):
+        trials.append(
+            _search_beam(pool, dev, replace(best.settings, beam_width=width), f"beam width {width}")
+        )
+        print(f"beam width {width}: {trials[-1].objective:.2%} in {trials[-1].seconds:.0f} s", flush=True)
+    bar = min(trial.objective for trial in trials) + WIDTH_TOLERANCE
+    return min((t for t in trials if t.objective <= bar), key=lambda trial: trial.settings.beam_width)
 
 
 def _tune_gpt2(pool: Workers, dev: Dev, best: Trial, seed: int) -> tuple[DecodingSettings, dict[str, Any]]:
@@ -287,7 +312,8 @@ def _parse_set_weights(given: Sequence[str]) -> dict[str, float]:
 
 
 def _shown(settings: DecodingSettings) -> str:
-    return f"alpha {settings.alpha} beta {settings.beta} unknown {settings.unknown_word_logp}"
+    prior = f" prior {settings.prior_weight}" if settings.prior_weight else ""
+    return f"alpha {settings.alpha} beta {settings.beta} unknown {settings.unknown_word_logp}{prior}"
 
 
 def _percent(wers: Mapping[str, float]) -> str:

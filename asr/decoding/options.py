@@ -51,6 +51,8 @@ class DecodingSettings:
     rescore_beta: float | None = None  # beta once GPT-2 has scored; None: the same
     hotword_weight: float = 5.0  # natural-log bonus per matched word
     engine: str | None = None  # of beam search, of ENGINES; None: native where the n-gram is in arrays
+    prior_weight: float | None = None  # power of `label_prior` that beam search divides posteriors by
+    label_prior: tuple[float, ...] | None = None  # (V,) mean posterior of each CTC output, on dev
 
     def __post_init__(self) -> None:
         if self.beam_width < 1 or self.rescore_nbest < 1 or self.max_tokens_per_frame < 1:
@@ -59,11 +61,21 @@ class DecodingSettings:
             raise OptionsError("beam_prune_logp and token_min_logp must be negative")
         if self.engine is not None and self.engine not in ENGINES:
             raise OptionsError(f"engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
+        if self.prior_weight and not self.label_prior:
+            raise OptionsError("prior_weight needs label_prior")
+        if self.label_prior and min(self.label_prior) <= 0:
+            raise OptionsError("label_prior must be probabilities above 0")
+
+
+def decoding_for_people(settings: DecodingSettings) -> dict[str, Any]:
+    """The settings by name, without the numbers of the label prior."""
+    return {name: value for name, value in asdict(settings).items() if name != "label_prior"}
 
 
 def decoding_to_section(settings: DecodingSettings) -> dict[str, Any]:
-    """As in bundle.json; an engine that is not set is left out, as bundles older than the choice have it."""
+    """As in bundle.json; choices that are not made are left out, as in bundles older than the choice."""
     section = asdict(settings)
-    if settings.engine is None:
-        del section["engine"]
+    for name in ("engine", "prior_weight", "label_prior"):
+        if section[name] is None:
+            del section[name]
     return section

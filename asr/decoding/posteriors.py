@@ -3,6 +3,7 @@
 Shapes: T frames, V CTC outputs (blank included).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,3 +47,24 @@ def keep_best_tokens(
         kept_TV[crowded[:, None], ranked[:, max_per_frame:]] = False
     kept_TV[np.arange(len(log_probs_TV)), log_probs_TV.argmax(axis=1)] = True
     return np.where(kept_TV, log_probs_TV, -np.inf)
+
+
+def divided_by_prior(
+    log_probs_TV: NDArray[np.floating[Any]], prior_V: NDArray[np.float64], weight: float
+) -> NDArray[np.float64]:
+    """log p(label | frame) - weight x log prior, normalised again over each frame's labels (T, V).
+
+    A CTC model that has heard little prefers what is frequent everywhere, blanks most of all, and deletes.
+    What remains is nearer to a likelihood, beside which a language model is the only prior (as in hybrid
+    recognisers; for CTC: Miao et al., "EESEN", arXiv 1507.08240, section 4). prior_V: above 0.
+    """
+    scaled_TV = np.asarray(log_probs_TV, dtype=np.float64) - weight * np.log(prior_V)
+    normalised: NDArray[np.float64] = scaled_TV - np.logaddexp.reduce(scaled_TV, axis=1, keepdims=True)
+    return normalised
+
+
+def mean_posterior(log_probs: Sequence[NDArray[np.floating[Any]]], floor: float = 1e-6) -> list[float]:
+    """The mean over all frames of several recordings' posteriors, (V,); no label below `floor`."""
+    total_V = np.sum([np.exp(log_probs_TV).sum(axis=0) for log_probs_TV in log_probs], axis=0)
+    mean_V = total_V / sum(map(len, log_probs))
+    return [float(f"{p:.4g}") for p in np.maximum(mean_V, floor)]
