@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, replace
 
 from asr.decoding.options import DecoderName
+from asr.decoding.receipts import added_up
 from asr.decoding.result import Hypothesis, RescoringState, Scores, Transcript, Word
 
 
@@ -39,6 +40,7 @@ def merged(
         calibrated=calibrated,
         rescoring="out_of_time" if "out_of_time" in states else rescoring,
         hypotheses=tuple(hypotheses[:nbest]),
+        hotword_receipts=added_up([part.hotword_receipts for part in parts]),
         timings_ms=timings_ms,
     )
 

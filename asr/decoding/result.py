@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from asr.decoding.options import DecoderName
+from asr.decoding.receipts import HotwordReceipt
 
 # Whether GPT-2 re-ordered the list: not asked for, done, or out of time, when beam search's order stands.
 RescoringState = Literal["none", "done", "out_of_time"]
@@ -63,6 +64,7 @@ class Transcript:
     calibrated: bool = False  # whether the words' confidence is a probability of being right
     rescoring: RescoringState = "none"
     hypotheses: tuple[Hypothesis, ...] = ()  # best first; `nbest` of them at the most
+    hotword_receipts: tuple[HotwordReceipt, ...] = ()  # one per hotword of the request
     timings_ms: dict[str, float] = field(
         default_factory=dict
     )  # audio, features, acoustic, decoding, rescoring, alignment
