@@ -25,10 +25,10 @@ from asr.bundle import ACOUSTIC, GPT2, KENLM, NGRAM, TOKENIZER, UNIGRAMS, Bundle
 from asr.decoding.array_ngram import WordNgram, load_ngram
 from asr.decoding.beam import make_beam_decoder
 from asr.decoding.greedy import greedy
-from asr.decoding.options import DecodingOptions, Engine
+from asr.decoding.options import DECODERS, DecodingOptions, Engine
 from asr.decoding.receipts import HotwordReceipt, judged, unused, with_effect
 from asr.decoding.rescoring import Gpt2Scorer, Precision, rescore_lists
-from asr.decoding.result import Hypothesis, NBest, Scores, Transcript, Word
+from asr.decoding.result import Compared, Hypothesis, NBest, Scores, Transcript, Word
 from asr.decoding.reweighting import reweight_for_gpt2
 from asr.decoding.words import describe_words
 from asr.drift import Signs, clipped_share, signs_of, silent_share
@@ -234,7 +234,7 @@ class Transcriber:
             ]
             found = rescore_lists(reweighted, self.gpt2, self.settings.gamma, limit, deadline=stop)
             rescored = [
-                replace(nbest, hypotheses=tuple(hypotheses), rescoring="done")
+                replace(nbest, hypotheses=tuple(hypotheses), rescoring="done", searched=nbest.hypotheses)
                 for nbest, hypotheses in zip(lists, found, strict=True)
             ]
         except RescoringTimeoutError:
@@ -258,6 +258,7 @@ class Transcriber:
             calibrated=self.is_calibrated(options),
             rescoring=found.rescoring,
             hypotheses=found.hypotheses[: options.nbest],
+            compared=self._compared(posteriors, found, options) if options.compare else (),
             hotword_receipts=self._receipts(found.hypotheses[0].text, options),
             timings_ms=stopwatch.timings_ms,
         )
@@ -319,6 +320,17 @@ class Transcriber:
             hotword_weight=self._hotword_weight(options),
             deadline_s=_seconds_left(deadline),
         )
+
+    def _compared(
+        self, posteriors: Posteriors, found: NBest, options: DecodingOptions
+    ) -> tuple[Compared, ...]:
+        """The best hypothesis of each decoder up to the one asked for."""
+        best = {options.decoder: found.hypotheses[0]}
+        if options.decoder == "beam_lm_rescore":
+            best["beam_lm"] = (found.searched or found.hypotheses)[0]
+        if options.decoder != "greedy":
+            (best["greedy"],) = self._search(posteriors.log_probs, DecodingOptions("greedy"), None)
+        return tuple(Compared(d, best[d].text, best[d].scores) for d in DECODERS if d in best)
 
     def _hotword_weight(self, options: DecodingOptions) -> float:
         return self.settings.hotword_weight if options.hotword_weight is None else options.hotword_weight

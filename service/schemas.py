@@ -74,6 +74,14 @@ class WordBody(_FromObject):
     lm_only: bool
 
 
+class ComparedBody(_FromObject):
+    """What one decoder makes of the recording."""
+
+    decoder: DecoderName
+    text: str
+    scores: ScoresBody
+
+
 class ModelBody(_FromObject):
     """The bundle that wrote the text."""
 
@@ -103,6 +111,7 @@ class TranscribeResponse(BaseModel):
     calibrated: bool
     rescoring: RescoringState
     hypotheses: list[HypothesisBody]
+    decoders: list[ComparedBody] = []
     hotword_receipts: list[HotwordReceiptBody] = []
     channels: list[ChannelBody] = []
     timings_ms: dict[str, float]
@@ -135,6 +144,7 @@ class TranscribeResponse(BaseModel):
             calibrated=transcript.calibrated,
             rescoring=transcript.rescoring,
             hypotheses=[HypothesisBody.model_validate(hypothesis) for hypothesis in transcript.hypotheses],
+            decoders=[ComparedBody.model_validate(compared) for compared in transcript.compared],
             hotword_receipts=[HotwordReceiptBody.model_validate(r) for r in transcript.hotword_receipts],
             timings_ms={"queue": waited_s * 1000} | transcript.timings_ms,
             model=ModelBody.model_validate(model),
@@ -165,6 +175,7 @@ class TranscribeResponse(BaseModel):
             text="\n".join(answer.transcript.text for answer in answers),
             words=(),
             hypotheses=(),
+            compared=(),
             hotword_receipts=(),
             timings_ms=timings_ms,
         )
