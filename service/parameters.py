@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 
 from fastapi import Depends, Form, Query, Request
 
-from asr.decoding.options import DECODERS, MAX_NBEST, DecoderName, DecodingOptions
+from asr.decoding.options import DECODERS, MAX_NBEST, DecodingOptions
 from asr.errors import OptionsError
 from service.recording import Channels
 from service.settings import Settings
+
+# One list, not DecoderName with another beside it: a wrong name is then answered with the right ones.
+AskedDecoder = Literal["greedy", "beam_lm", "beam_lm_rescore", "all"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Asked:
 async def asked_parameters(
     request: Request,
     decoder: Annotated[
-        DecoderName | Literal["all"] | None,
+        AskedDecoder | None,
         Query(
             description="`all`: the last one, and in `decoders` what each makes of it. Default: a setting."
         ),
