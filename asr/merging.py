@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, replace
 
 from asr.decoding.options import DecoderName
-from asr.decoding.result import Hypothesis, RescoringState, Scores, Transcript, Word
+from asr.decoding.receipts import added_up
+from asr.decoding.result import Compared, Hypothesis, RescoringState, Scores, Transcript, Word
 
 
 def merged(
@@ -39,6 +40,8 @@ def merged(
         calibrated=calibrated,
         rescoring="out_of_time" if "out_of_time" in states else rescoring,
         hypotheses=tuple(hypotheses[:nbest]),
+        compared=_compared([part.compared for part in parts]),
+        hotword_receipts=added_up([part.hotword_receipts for part in parts]),
         timings_ms=timings_ms,
     )
 
@@ -53,6 +56,15 @@ def shifted(words: Iterable[Word], start_s: float, end_s: float) -> list[Word]:
         )
         for word in words
     ]
+
+
+def _compared(parts: Sequence[Sequence[Compared]]) -> tuple[Compared, ...]:
+    """Each decoder's texts one after the other, scores added up. A part may have fewer decoders."""
+    whole = [Hypothesis("", Scores(acoustic=0.0)) for _ in min(parts, key=len, default=())]
+    for part in parts:
+        whole = [_pair(a, Hypothesis(b.text, b.scores)) for a, b in zip(whole, part, strict=False)]
+    decoders = [one.decoder for one in parts[0]] if parts else []
+    return tuple(Compared(d, h.text, h.scores) for d, h in zip(decoders, whole, strict=False))
 
 
 def _combined(before: Sequence[Hypothesis], after: Sequence[Hypothesis], limit: int) -> list[Hypothesis]:

@@ -9,6 +9,7 @@ Shapes: B recordings, T output frames, F mel bands, V CTC outputs (blank include
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -24,9 +25,10 @@ from asr.bundle import ACOUSTIC, GPT2, KENLM, NGRAM, TOKENIZER, UNIGRAMS, Bundle
 from asr.decoding.array_ngram import WordNgram, load_ngram
 from asr.decoding.beam import make_beam_decoder
 from asr.decoding.greedy import greedy
-from asr.decoding.options import DecodingOptions, Engine
+from asr.decoding.options import DECODERS, DecodingOptions, Engine
+from asr.decoding.receipts import HotwordReceipt, judged, unused, with_effect
 from asr.decoding.rescoring import Gpt2Scorer, Precision, rescore_lists
-from asr.decoding.result import Hypothesis, NBest, Scores, Transcript, Word
+from asr.decoding.result import Compared, Hypothesis, NBest, Scores, Transcript, Word
 from asr.decoding.reweighting import reweight_for_gpt2
 from asr.decoding.words import describe_words
 from asr.drift import Signs, clipped_share, signs_of, silent_share
@@ -36,7 +38,6 @@ from asr.long_audio import LongReader, Part, parts, whole
 from asr.recording import Posteriors, Prepared
 from asr.self_test import self_test
 from asr.stopwatch import Stopwatch
-from asr.text import normalise
 from asr.tokenizer import Tokenizer
 from asr.windows import WindowSettings
 
@@ -71,6 +72,8 @@ class Transcriber:
         self.device = str(device)
         self.windows = WindowSettings()
         self._acoustic = acoustic
+        # A request asks several times, and a caller's next one brings the same list.
+        self._judged = lru_cache(maxsize=32)(partial(judged, tokenizer=tokenizer))
         self._beam = make_beam_decoder(tokenizer, lm, self.settings, engine)
 
     @classmethod
@@ -231,7 +234,7 @@ class Transcriber:
             ]
             found = rescore_lists(reweighted, self.gpt2, self.settings.gamma, limit, deadline=stop)
             rescored = [
-                replace(nbest, hypotheses=tuple(hypotheses), rescoring="done")
+                replace(nbest, hypotheses=tuple(hypotheses), rescoring="done", searched=nbest.hypotheses)
                 for nbest, hypotheses in zip(lists, found, strict=True)
             ]
         except RescoringTimeoutError:
@@ -255,6 +258,8 @@ class Transcriber:
             calibrated=self.is_calibrated(options),
             rescoring=found.rescoring,
             hypotheses=found.hypotheses[: options.nbest],
+            compared=self._compared(posteriors, found, options) if options.compare else (),
+            hotword_receipts=self._receipts(found.hypotheses[0].text, options),
             timings_ms=stopwatch.timings_ms,
         )
 
@@ -309,13 +314,35 @@ class Transcriber:
             return [Hypothesis("", Scores(acoustic=0.0))]
         if options.decoder == "greedy":
             return [greedy(log_probs_TV, self.tokenizer)]
-        weight = self.settings.hotword_weight if options.hotword_weight is None else options.hotword_weight
         return self._beam.decode(
             log_probs_TV,
-            hotwords=tuple(filter(None, map(normalise, options.hotwords))),
-            hotword_weight=weight,
+            hotwords=self._accepted(options),
+            hotword_weight=self._hotword_weight(options),
             deadline_s=_seconds_left(deadline),
         )
+
+    def _compared(
+        self, posteriors: Posteriors, found: NBest, options: DecodingOptions
+    ) -> tuple[Compared, ...]:
+        """The best hypothesis of each decoder up to the one asked for."""
+        best = {options.decoder: found.hypotheses[0]}
+        if options.decoder == "beam_lm_rescore":
+            best["beam_lm"] = (found.searched or found.hypotheses)[0]
+        if options.decoder != "greedy":
+            (best["greedy"],) = self._search(posteriors.log_probs, DecodingOptions("greedy"), None)
+        return tuple(Compared(d, best[d].text, best[d].scores) for d in DECODERS if d in best)
+
+    def _hotword_weight(self, options: DecodingOptions) -> float:
+        return self.settings.hotword_weight if options.hotword_weight is None else options.hotword_weight
+
+    def _accepted(self, options: DecodingOptions) -> tuple[str, ...]:
+        return tuple(r.phrase for r in self._judged(options.hotwords) if r.accepted)
+
+    def _receipts(self, text: str, options: DecodingOptions) -> tuple[HotwordReceipt, ...]:
+        receipts, weight = self._judged(options.hotwords), self._hotword_weight(options)
+        if options.decoder == "greedy" or weight == 0.0:
+            return unused(receipts)
+        return with_effect(receipts, text, weight, self.lm, self.settings.unknown_word_logp)
 
     def _describe(
         self, posteriors: Posteriors, hypotheses: Sequence[Hypothesis], options: DecodingOptions
@@ -329,7 +356,7 @@ class Transcriber:
             calibration=self.calibration,
             frame_s=self.frame_s,
             duration_s=posteriors.duration_s,
-            hotwords=tuple(map(normalise, options.hotwords)),
+            hotwords=self._accepted(options),
         )
 
 

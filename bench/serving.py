@@ -101,6 +101,7 @@ async def _measure(name: str, bundle: Path, bodies: list[bytes]) -> list[Row]:
                 started = time.perf_counter()
                 replies = await push(served.port, Load(bodies, callers, decoder))
                 rows.append(_row(served, decoder, callers, replies, time.perf_counter() - started))
+                print(rows[-1], flush=True)
         return rows
 
 

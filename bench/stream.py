@@ -1,8 +1,9 @@
 """Delay and cost of streams: python -m bench.stream [--seconds 120] [--streams 1 4]
 
 Joined utterances are sent to a running service in real time, 100 ms a message, on so many streams at once.
-For each word of a final message: how long after its end (as the service placed it) a partial message first
-had it in its place, and how long until it was final. Cost: CPU seconds of the service per second of audio,
+For each word of a final message: how long after its end (as the service placed it) a message first had a word
+in its place (`shown`); for the last word of each: how long until it was `final`, or `finished` after the
+sender was done. Cost: CPU seconds of the service per second of audio,
 decoding processes included. Results go to bench/results/stream.json.
 """
 
@@ -28,11 +29,11 @@ MESSAGE_S = 0.1
 
 @dataclass
 class Delays:
-    """Seconds after the end of each word."""
+    """Seconds after a word's end."""
 
     shown: list[float] = field(default_factory=list)
-    final: list[float] = field(default_factory=list)
-    finished: list[float] = field(default_factory=list)  # of the last words, after `finish`
+    final: list[float] = field(default_factory=list)  # of a segment's last word
+    finished: list[float] = field(default_factory=list)  # the same, once all is sent
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -90,13 +91,14 @@ async def _one(address: str, content: bytes, decoder: str, wait_s: float) -> Del
             told = json.loads(message)
             if told["type"] == "error":
                 raise RuntimeError(told["error"]["message"])
-            for place, word in enumerate(told.get("words", ())):
+            words = told.get("words", ())
+            for place, word in enumerate(words):
                 key = (told["segment"], place)
                 seen.setdefault(key, now)
                 if told["type"] == "final":
-                    ended = sending.done()
                     delays.shown.append(max(0.0, seen[key] - word["end_s"]))
-                    (delays.finished if ended else delays.final).append(now - word["end_s"])
+            if words and told["type"] == "final":
+                (delays.finished if sending.done() else delays.final).append(now - words[-1]["end_s"])
         await sending
     return delays
 

@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 
 from fastapi import Depends, Form, Query, Request
 
-from asr.decoding.options import MAX_NBEST, DecoderName, DecodingOptions
+from asr.decoding.options import DECODERS, MAX_NBEST, DecodingOptions
 from asr.errors import OptionsError
 from service.recording import Channels
 from service.settings import Settings
+
+# One list, not DecoderName with another beside it: a wrong name is then answered with the right ones.
+AskedDecoder = Literal["greedy", "beam_lm", "beam_lm_rescore", "all"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,12 @@ class Asked:
 
 async def asked_parameters(
     request: Request,
-    decoder: Annotated[DecoderName | None, Query(description="Default: the service's setting.")] = None,
+    decoder: Annotated[
+        AskedDecoder | None,
+        Query(
+            description="`all`: the last one, and in `decoders` what each makes of it. Default: a setting."
+        ),
+    ] = None,
     nbest: Annotated[int, Query(ge=0, le=MAX_NBEST, description="Hypotheses returned.")] = 0,
     timestamps: Annotated[Literal["none", "word"], Query(description="`word` fills `words`.")] = "none",
     hotwords: Annotated[
@@ -46,7 +54,8 @@ async def asked_parameters(
     """The parameters, with the settings' values where none is given. Raises OptionsError."""
     settings: Settings = request.app.state.service.settings
     options = DecodingOptions(
-        decoder=decoder or settings.default_decoder,
+        decoder=DECODERS[-1] if decoder == "all" else decoder or settings.default_decoder,
+        compare=decoder == "all",
         nbest=nbest,
         word_timestamps=timestamps == "word",
         hotwords=bounded_hotwords([*(hotwords or ()), *(form_hotwords or ())], settings),

@@ -7,6 +7,7 @@ from typing import Literal, Protocol, Self
 from pydantic import BaseModel, ConfigDict
 
 from asr.decoding.options import DecoderName
+from asr.decoding.receipts import Refusal
 from asr.decoding.result import RescoringState, Transcript
 
 
@@ -54,12 +55,31 @@ class HypothesisBody(_FromObject):
     scores: ScoresBody
 
 
+class HotwordReceiptBody(_FromObject):
+    """What became of one hotword of the request."""
+
+    term: str
+    phrase: str
+    accepted: bool
+    reason: Refusal | None
+    fired: int
+    score: float
+
+
 class WordBody(_FromObject):
     word: str
     start_s: float
     end_s: float
     confidence: float
     lm_only: bool
+
+
+class ComparedBody(_FromObject):
+    """What one decoder makes of the recording."""
+
+    decoder: DecoderName
+    text: str
+    scores: ScoresBody
 
 
 class ModelBody(_FromObject):
@@ -76,6 +96,7 @@ class ChannelBody(_FromObject):
     words: list[WordBody]
     rescoring: RescoringState
     hypotheses: list[HypothesisBody]
+    hotword_receipts: list[HotwordReceiptBody]
 
 
 class TranscribeResponse(BaseModel):
@@ -90,6 +111,8 @@ class TranscribeResponse(BaseModel):
     calibrated: bool
     rescoring: RescoringState
     hypotheses: list[HypothesisBody]
+    decoders: list[ComparedBody] = []
+    hotword_receipts: list[HotwordReceiptBody] = []
     channels: list[ChannelBody] = []
     timings_ms: dict[str, float]
     model: ModelBody
@@ -121,6 +144,8 @@ class TranscribeResponse(BaseModel):
             calibrated=transcript.calibrated,
             rescoring=transcript.rescoring,
             hypotheses=[HypothesisBody.model_validate(hypothesis) for hypothesis in transcript.hypotheses],
+            decoders=[ComparedBody.model_validate(compared) for compared in transcript.compared],
+            hotword_receipts=[HotwordReceiptBody.model_validate(r) for r in transcript.hotword_receipts],
             timings_ms={"queue": waited_s * 1000} | transcript.timings_ms,
             model=ModelBody.model_validate(model),
             request_id=request_id,
@@ -150,6 +175,8 @@ class TranscribeResponse(BaseModel):
             text="\n".join(answer.transcript.text for answer in answers),
             words=(),
             hypotheses=(),
+            compared=(),
+            hotword_receipts=(),
             timings_ms=timings_ms,
         )
         body = cls.of(

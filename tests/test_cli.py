@@ -3,16 +3,19 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from asr.decoding.options import DECODERS
 from service.app import create_app
 from service.cli import main
+from service.server import Server
 from service.settings import Settings
 from tests.scripted_speech import wait_until_ready
 
@@ -135,3 +138,12 @@ def test_serve_refuses_an_altered_bundle_without_a_traceback(broken_bundle: Path
     assert served.returncode == 1
     assert "Traceback" not in served.stderr
     assert served.stderr.splitlines()[-1].startswith(f"asr-sound: {broken_bundle / 'ngram.arrays'} has ")
+
+
+def test_a_signal_refuses_new_recordings_at_once() -> None:
+    """uvicorn still answers the requests whose upload is under way; they are not let in any more."""
+    asked: list[str] = []
+    server = Server(uvicorn.Config(app=lambda: None), lambda: asked.append("stop"))
+    server.handle_exit(signal.SIGTERM, None)
+    assert asked == ["stop"]
+    assert server.should_exit

@@ -39,6 +39,8 @@ def test_answer_has_every_field_of_the_contract(recording: bytes) -> None:
         "calibrated": False,
         "rescoring": "none",
         "hypotheses": [{"text": SECRET, "scores": scores}],
+        "decoders": [],
+        "hotword_receipts": [],
         "channels": [],
         "model": {"name": "scripted", "sha256": "5" * 64},
         "request_id": "abc-1",
@@ -56,6 +58,8 @@ def test_query_and_form_reach_the_decoder(recording: bytes) -> None:
             files={"file": recording},
             data={"hotwords": ["new york", "cy"]},
         )
+        client.post("/transcribe?decoder=all", files={"file": recording})
+    assert speech.calls.pop() == DecodingOptions("beam_lm_rescore", compare=True)
     assert speech.calls == [
         DecodingOptions(decoder="greedy"),
         DecodingOptions("beam_lm", 50, hotwords=("ada", "bob", "new york", "cy"), hotword_weight=2.5),

@@ -101,14 +101,10 @@ class ResidualGru(nn.Module):
         self, features_BTF: torch.Tensor, lengths_B: torch.Tensor, wanted: Collection[int] = ()
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """As `forward`, with the log-probabilities after the blocks `wanted` (from 1) before the last's."""
-        x_BCTF = features_BTF[:, None]
-        for layer in self.convolutions:
-            if isinstance(layer, _Stride):
-                x_BCTF = layer(zero_padding(x_BCTF, lengths_B)).contiguous(memory_format=torch.channels_last)
-                lengths_B = (lengths_B + 1) // 2
-            else:
-                x_BCTF = layer(x_BCTF, lengths_B)
-        x_BTD = self.projection(x_BCTF.transpose(1, 2).flatten(2))
+        if features_BTF.is_cuda or torch.is_grad_enabled() or len(features_BTF) == 1:
+            x_BTD, lengths_B = self._convolved(features_BTF, lengths_B)
+        else:
+            x_BTD, lengths_B = self._convolved_one_by_one(features_BTF, lengths_B)
         outputs = through_blocks(
             self.gru_blocks,
             x_BTD,
@@ -119,6 +115,33 @@ class ResidualGru(nn.Module):
             condition_every=self.settings.self_condition_every,
         )
         return outputs, lengths_B * self.settings.upsampling
+
+    def _convolved(
+        self, features_BTF: torch.Tensor, lengths_B: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The GRUs' input (B, ceil(T / subsampling), D) and its lengths."""
+        x_BCTF = features_BTF[:, None]
+        for layer in self.convolutions:
+            if isinstance(layer, _Stride):
+                x_BCTF = layer(zero_padding(x_BCTF, lengths_B)).contiguous(memory_format=torch.channels_last)
+                lengths_B = (lengths_B + 1) // 2
+            else:
+                x_BCTF = layer(x_BCTF, lengths_B)
+        return self.projection(x_BCTF.transpose(1, 2).flatten(2)), lengths_B
+
+    def _convolved_one_by_one(
+        self, features_BTF: torch.Tensor, lengths_B: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, zero past the lengths: on CPU, where a batch's channels fall out of the caches between
+        two layers, convolutions take two thirds of the time this way."""
+        n_frames = -(-features_BTF.shape[1] // self.settings.subsampling)
+        x_BTD = features_BTF.new_zeros(len(features_BTF), n_frames, self.settings.width)
+        new_lengths_B = torch.empty_like(lengths_B)
+        for place, length in enumerate(lengths_B.tolist()):
+            one = slice(place, place + 1)
+            found_1TD, new_lengths_B[one] = self._convolved(features_BTF[one, :length], lengths_B[one])
+            x_BTD[place, : found_1TD.shape[1]] = found_1TD[0]
+        return x_BTD, new_lengths_B
 
     def _log_probs(self, x_BTD: torch.Tensor) -> torch.Tensor:
         return upsampled_log_probs(self.output(self.final_norm(x_BTD)), self.settings.upsampling)

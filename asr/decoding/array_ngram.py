@@ -30,10 +30,10 @@ class ArrayNgram:
         Raises MismatchError when there are none, or some that the model lacks.
         """
         self.arrays = arrays
-        self._numbers = {word: i for i, word in enumerate(vocabulary)}
+        self.numbers = {word: i for i, word in enumerate(vocabulary)}
         marks = {vocabulary[i] for i in (arrays.begin, arrays.end, arrays.unknown)}
-        known = self._numbers.keys() - marks if words is None else words
-        self.words = checked_words(known, self._numbers.keys() - marks)
+        known = self.numbers.keys() - marks if words is None else words
+        self.words = checked_words(known, self.numbers.keys() - marks)
         self._sorted_words = sorted(self.words)
 
     @classmethod
@@ -73,7 +73,7 @@ class ArrayNgram:
     def number(self, word: str) -> int:
         """The model's number of a word; unknown words have <unk>'s, and the marks their own."""
         if word in self.words or word in (BEGIN, END):
-            return self._numbers[word]
+            return self.numbers[word]
         return self.arrays.unknown
 
     def start_state(self) -> NDArray[np.int64]:

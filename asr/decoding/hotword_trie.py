@@ -37,9 +37,11 @@ class HotwordTrie(NamedTuple):
 def build_hotwords(phrases: Sequence[str], codes: Mapping[str, int]) -> HotwordTrie:
     """phrases: words with single spaces between them, of at most MAX_WORDS, all letters in `codes`."""
     codes = {" ": SPACE, **codes}
-    spelled = [np.array([codes[c] for c in phrase + " "], dtype=np.int32) for phrase in phrases]
-    ends = np.cumsum([len(s) for s in spelled], dtype=np.int64)
-    letters = np.concatenate(spelled) if spelled else np.empty(0, np.int32)
+    ends = np.cumsum([len(phrase) + 1 for phrase in phrases], dtype=np.int64)
+    points = np.frombuffer("".join(f"{phrase} " for phrase in phrases).encode("utf-32-le"), "<u4")
+    table = np.zeros(max(map(ord, codes)) + 1, np.int32)
+    table[[ord(c) for c in codes]] = list(codes.values())
+    letters = table[points]
     size = len(letters) + 2
     trie = HotwordTrie(
         goto=np.full((size, max(codes.values()) + 1), -1, np.int32),

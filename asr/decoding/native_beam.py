@@ -80,6 +80,8 @@ class NativeBeamDecoder:
         pieces = _pieces_as_letters(tokenizer, self._pieces_text, self._codes)
         prefix_search.place_pieces(trie, pieces)
         self._search = Search(model.arrays, trie, pieces, build_hotwords([], self._codes), self._weights)
+        # The same list comes again with a caller's next recording.
+        self._automaton = functools.lru_cache(maxsize=8)(self._build_automaton)
         self._n_last = 2 + max(map(len, self._pieces_text))
         self.decode(np.zeros((1, self._vocab_size)))  # compiles
 
@@ -107,7 +109,7 @@ class NativeBeamDecoder:
         search = self._search
         if weight > 0 and (phrases := self._spellable(hotwords)):
             weights = self._weights._replace(hotword=weight, has_hotwords=1)
-            search = search._replace(hotwords=self._automaton(phrases), weights=weights)
+            search = search._replace(hotwords=self._automaton(tuple(phrases)), weights=weights)
         return self._decode(search, np.ascontiguousarray(kept_TV), started_s, deadline_s)
 
     def _decode(
@@ -161,7 +163,7 @@ class NativeBeamDecoder:
         letters = {" ", *self._codes}
         return [phrase for phrase in phrases if letters.issuperset(phrase)]
 
-    def _automaton(self, phrases: Sequence[str]) -> HotwordTrie:
+    def _build_automaton(self, phrases: tuple[str, ...]) -> HotwordTrie:
         return build_hotwords(phrases, self._codes)
 
 

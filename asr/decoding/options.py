@@ -21,6 +21,7 @@ class DecodingOptions:
     word_timestamps: bool = False  # align the chosen text and fill `Transcript.words`
     hotwords: tuple[str, ...] = ()  # words or phrases to favour; the beam decoders only
     hotword_weight: float | None = None  # natural-log bonus per matched word; None: the bundle's
+    compare: bool = False  # the best hypothesis of each lesser decoder, too, from the same acoustic pass
     rescore_budget_s: float | None = None  # for GPT-2, then beam search's order stands; None: no limit
 
     def __post_init__(self) -> None:

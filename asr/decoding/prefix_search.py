@@ -204,9 +204,16 @@ def hopeless(search: Search, beam: Beam, i: int, token: int, work: Workspace, le
     text, weights = beam.texts[i], search.weights
     if not weights.optimistic:
         return False
-    if weights.has_hotwords and text.hot != DEAD:
-        return False
     most = text.finished + text.earned + weights.beta * text.words
+    if weights.has_hotwords and text.hot != DEAD:
+        # A growth completes the unfinished word's share at most, and begins another at most; what an unknown
+        # word gets back, it has lost before.
+        known = weights.unknown_ahead - weights.penalty
+        if text.trie == ROOT or search.pieces.starts[token] or token == search.pieces.separator:
+            most += max(weights.beta, 0.0) + max(search.trie.ahead[ROOT], known, 0.0) + weights.hotword
+        else:
+            most += max(text.ahead, known)
+        return bool(most + text.hope + weights.hotword < least)
     if token == search.pieces.separator:
         return bool(most < least)
     if text.trie == ROOT or search.pieces.starts[token]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from asr.decoding.options import DecoderName
+from asr.decoding.receipts import HotwordReceipt
 
 # Whether GPT-2 re-ordered the list: not asked for, done, or out of time, when beam search's order stands.
 RescoringState = Literal["none", "done", "out_of_time"]
@@ -39,6 +40,16 @@ class NBest:
     hypotheses: tuple[Hypothesis, ...]  # best first, at least one
     rescoring: RescoringState = "none"
     timings_ms: dict[str, float] = field(default_factory=dict)  # of the steps so far
+    searched: tuple[Hypothesis, ...] = ()  # in beam search's order, where GPT-2 has changed it
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What one of the decoders makes of a recording."""
+
+    decoder: DecoderName
+    text: str
+    scores: Scores
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,8 @@ class Transcript:
     calibrated: bool = False  # whether the words' confidence is a probability of being right
     rescoring: RescoringState = "none"
     hypotheses: tuple[Hypothesis, ...] = ()  # best first; `nbest` of them at the most
+    compared: tuple[Compared, ...] = ()  # every decoder up to this one, where that was asked for
+    hotword_receipts: tuple[HotwordReceipt, ...] = ()  # one per hotword of the request
     timings_ms: dict[str, float] = field(
         default_factory=dict
     )  # audio, features, acoustic, decoding, rescoring, alignment

@@ -1,0 +1,222 @@
+"""Beam search beside pyctcdecode and flashlight-text: CPU time, WER, flat posteriors, threads, hotwords.
+
+    pip install '.[bench]'
+    python -m bench.decoding --dev data/dev/manifest.jsonl --test data/test/manifest.jsonl --set cv
+
+All engines get the same log-probabilities (heard once, kept under --cache) and the same n-gram, the bundle's
+(its arrays are written as ARPA for KenLM). Beam 100; each engine's alpha and beta are tuned on dev over a
+small grid, then all decode test in turns, utterance by utterance, on one thread. CPU time is the process's.
+Prints a table and writes --out.
+"""
+
+import argparse
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asr.bundle import UNIGRAMS
+from asr.decoding.array_ngram import ArrayNgram
+from asr.decoding.native_beam import NativeBeamDecoder
+from asr.decoding.ngram import NgramLM
+from asr.decoding.options import DecodingSettings
+from asr.scoring import word_errors
+from asr.transcriber import Transcriber
+from bench.rival_decoders import Decode, FlashlightLexicon, arpa_of, pyctcdecode
+from training.manifest import Utterance, read_bytes, read_manifest
+from training.tuning_cache import TuningCache
+
+ALPHAS, BETAS = (0.8, 1.0, 1.25), (-0.7, 0.0, 0.7)  # factors of and offsets from the bundle's
+FLAT_S = 30.0
+HOTWORDS = 1000
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A set of recordings as posteriors."""
+
+    log_probs: Sequence[np.ndarray]  # (T, V) each
+    references: Sequence[str]
+    duration_s: float
+
+    @property
+    def words(self) -> int:
+        return sum(len(reference.split()) for reference in self.references)
+
+
+def main() -> None:
+    args = _arguments()
+    torch.set_num_threads(1)
+    transcriber = Transcriber.load(args.bundle, "cpu")
+    lm, tokenizer = transcriber.lm, transcriber.tokenizer
+    if not isinstance(lm, ArrayNgram):
+        raise SystemExit(f"{args.bundle} holds no n-gram in arrays: make it again with `asr-train ngram`")
+    dev, test = (_heard(transcriber, m, args) for m in (args.dev, args.test))
+    base = replace(transcriber.settings, beam_width=100)
+    arpa = args.cache / f"{lm_name(transcriber)}.arpa"
+    if not arpa.exists():
+        arpa_of(lm, arpa)
+    kenlm = NgramLM.load(arpa, args.bundle / UNIGRAMS)
+    makers = {
+        "native": lambda settings: _native(NativeBeamDecoder(tokenizer, lm, settings)),
+        "pyctcdecode": lambda settings: pyctcdecode(tokenizer, kenlm, settings),
+    }
+    if not args.no_flashlight:
+        makers["flashlight"] = FlashlightLexicon(tokenizer, sorted(lm.words), arpa).decode
+    tuned = {name: _tuned(make, dev, base, name) for name, make in makers.items()}
+    decoders = {name: makers[name](settings) for name, settings in tuned.items()}
+    rows = _side_by_side(decoders, test)
+    flat = _flat(tokenizer.vocab_size, transcriber.frame_s)
+    for name, decode in decoders.items():
+        rows[name]["flat_ms_per_s"] = round(1000 * _cpu_s(decode, flat) / FLAT_S, 2)
+        rows[name]["two_threads"] = round(_two_threads(decode, test), 2)
+        rows[name] |= {"alpha": tuned[name].alpha, "beta": tuned[name].beta}
+    hotwords = _hotwords(NativeBeamDecoder(tokenizer, lm, tuned["native"]), lm, test)
+    report = {
+        "command": shlex.join(["python", "-m", "bench.decoding", *sys.argv[1:]]),
+        "machine": platform.processor() or platform.machine(),
+        "bundle": transcriber.sha256,
+        "test": {"set": args.set, "utterances": len(test.references), "seconds": round(test.duration_s, 1)},
+        "engines": rows,
+        "hotwords": hotwords,
+    }
+    args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    _print(report)
+
+
+def lm_name(transcriber: Transcriber) -> str:
+    return transcriber.bundle.files["ngram.arrays"].sha256[:16]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--bundle", type=Path, default=Path("models/default"))
+    parser.add_argument("--dev", type=Path, required=True, help="manifest to tune on")
+    parser.add_argument("--test", type=Path, required=True, help="manifest to measure on")
+    parser.add_argument("--set", default="cv", help="of both manifests")
+    parser.add_argument("--limit", type=int, help="only so many utterances of each")
+    parser.add_argument("--cache", type=Path, default=Path("runs/bench-decoding"))
+    parser.add_argument("--no-flashlight", action="store_true", help="where it is not installed")
+    parser.add_argument("--out", type=Path, default=Path("bench/results/decoding.json"))
+    return parser.parse_args()
+
+
+def _heard(transcriber: Transcriber, manifest: Path, args: argparse.Namespace) -> Heard:
+    utterances: list[Utterance] = [u for u in read_manifest(manifest) if u.set == args.set][: args.limit]
+    cache = TuningCache(args.cache, transcriber.bundle, utterances)
+    log_probs = cache.log_probs(lambda: [transcriber.listen(read_bytes(u)).log_probs for u in utterances])
+    return Heard(log_probs, [u.text for u in utterances], sum(u.duration_s for u in utterances))
+
+
+def _native(decoder: NativeBeamDecoder) -> Decode:
+    return lambda log_probs_TV: [h.text for h in decoder.decode(log_probs_TV)]
+
+
+def _tuned(make: Any, dev: Heard, base: DecodingSettings, name: str) -> DecodingSettings:
+    """The grid's best on dev: the bundle's weights were tuned for one of the engines."""
+    points = [replace(base, alpha=base.alpha * a, beta=base.beta + b) for a in ALPHAS for b in BETAS]
+    errors = []
+    for settings in points:
+        decode = make(settings)
+        texts = [decode(log_probs)[0] for log_probs in dev.log_probs]
+        errors.append(sum(word_errors(r, t) for r, t in zip(dev.references, texts, strict=True)))
+    best = points[int(np.argmin(errors))]
+    print(
+        f"{name}: alpha {best.alpha:.3f} beta {best.beta:.2f}, dev WER {min(errors) / dev.words:.2%}",
+        flush=True,
+    )
+    return best
+
+
+def _side_by_side(decoders: Mapping[str, Decode], test: Heard) -> dict[str, dict[str, Any]]:
+    """All engines on each utterance in turns, so that a busy machine is busy for all of them."""
+    seconds, errors, oracle = (dict.fromkeys(decoders, 0.0) for _ in range(3))
+    for log_probs_TV, reference in zip(test.log_probs, test.references, strict=True):
+        for name, decode in decoders.items():
+            started = time.process_time()
+            texts = decode(log_probs_TV)
+            seconds[name] += time.process_time() - started
+            errors[name] += word_errors(reference, texts[0])
+            oracle[name] += min(word_errors(reference, text) for text in texts)
+    return {
+        name: {
+            "ms_per_s": round(1000 * seconds[name] / test.duration_s, 2),
+            "wer": round(errors[name] / test.words, 4),
+            "oracle_wer": round(oracle[name] / test.words, 4),
+        }
+        for name in decoders
+    }
+
+
+def _flat(n_outputs: int, frame_s: float) -> np.ndarray:
+    """Posteriors with every label within e^-5 of the best."""
+    logits = np.random.default_rng(0).uniform(-5.0, 0.0, size=(round(FLAT_S / frame_s), n_outputs))
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def _cpu_s(decode: Decode, log_probs_TV: np.ndarray) -> float:
+    started = time.process_time()
+    decode(log_probs_TV)
+    return time.process_time() - started
+
+
+def _two_threads(decode: Decode, test: Heard) -> float:
+    """How many times the throughput of one thread two have; 2 needs two cores with nothing else to do."""
+    seconds = []
+    for n in (1, 2):
+        started = time.perf_counter()
+        with ThreadPoolExecutor(n) as pool:
+            list(pool.map(decode, test.log_probs))
+        seconds.append(time.perf_counter() - started)
+    return seconds[0] / seconds[1]
+
+
+def _hotwords(decoder: NativeBeamDecoder, lm: ArrayNgram, test: Heard) -> dict[str, Any]:
+    """CPU time with 1,000 words that nobody says against none, in turns; median of three rounds each."""
+    spoken = {word for reference in test.references for word in reference.split()}
+    terms = [word for word in sorted(lm.words) if word not in spoken and len(word) > 3]
+    terms = terms[:: len(terms) // HOTWORDS][:HOTWORDS]
+    taken: dict[int, list[float]] = {0: [], len(terms): []}
+    for _ in range(3):
+        for n, given in ((0, []), (len(terms), terms)):
+            started = time.process_time()
+            for log_probs_TV in test.log_probs:
+                decoder.decode(log_probs_TV, hotwords=given)
+            taken[n].append(time.process_time() - started)
+    none, many = (1000 * float(np.median(t)) / test.duration_s for t in taken.values())
+    return {
+        "terms": len(terms),
+        "none_ms_per_s": round(none, 2),
+        "ms_per_s": round(many, 2),
+        "times": round(many / none, 2),
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    print("| engine | CPU ms per s of audio | flat posteriors | two threads / one | WER | oracle WER |")
+    print("|---|---|---|---|---|---|")
+    for name, row in report["engines"].items():
+        print(
+            f"| {name} | {row['ms_per_s']} | {row['flat_ms_per_s']} | {row['two_threads']} "
+            f"| {row['wer']:.2%} | {row['oracle_wer']:.2%} |"
+        )
+    print(
+        "hotwords: {terms} terms {ms_per_s} ms, none {none_ms_per_s} ms: {times} times".format(
+            **report["hotwords"]
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
