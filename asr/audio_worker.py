@@ -1,4 +1,4 @@
-"""A process that decodes recordings for another: python -m asr.audio_worker FD, started by `asr.audio_pool`.
+"""A process that decodes recordings for another: python -m asr.audio_worker FD (`service.audio_pool`).
 
 It reads requests from a socket and writes samples to it, one recording after another, and ends when the
 socket does. FFmpeg reads what strangers made; when that kills a process, it is this one.

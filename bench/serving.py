@@ -70,7 +70,10 @@ def main(argv: list[str] | None = None) -> None:
     bodies = [read_bytes(utterance) for utterance in chosen]
     rows, began = [], time.perf_counter()
     for name in servers:
-        rows += asyncio.run(_measure(name, args.bundle, bodies))
+        try:
+            rows += asyncio.run(_measure(name, args.bundle, bodies))
+        except (RuntimeError, OSError) as error:  # another server's fault is no reason to lose our figures
+            print(f"{name} is left out: {error!r}", flush=True)
     bare = {decoder: bare_throughput(args.bundle, chosen, decoder) for decoder in DECODERS}
     health_ms = asyncio.run(_health(args.bundle, bodies))
     degrading = asyncio.run(_degrading(args.bundle, chosen, bodies))

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -121,36 +120,10 @@ def run_plain(port: int, bundle: str) -> None:
 
 
 def run_litserve(port: int, bundle: str) -> None:
-    """LitServe's batches of up to 8, a worker process per core."""
-    import litserve
-    from fastapi import Request
+    """LitServe, where it is installed."""
+    from bench import litserve_app
 
-    class Api(litserve.LitAPI):  # type: ignore[misc]
-        def setup(self, device: str) -> None:
-            torch.set_num_threads(1)
-            self.transcriber = Transcriber.load(bundle, "cpu")
-
-        async def decode_request(self, request: Request) -> tuple[bytes, str]:
-            form = await request.form()
-            return await form["file"].read(), request.query_params["decoder"]  # type: ignore[union-attr]
-
-        def predict(self, batch: list[tuple[bytes, str]]) -> list[dict[str, str]]:
-            heard = self.transcriber.listen_batch([self.transcriber.prepare(content) for content, _ in batch])
-            found = [
-                self.transcriber.decode(posteriors, DecodingOptions(decoder))  # type: ignore[arg-type]
-                for posteriors, (_, decoder) in zip(heard, batch, strict=True)
-            ]
-            return [{"text": one.text, "decoder": one.decoder} for one in found]
-
-        def encode_response(self, output: dict[str, str]) -> dict[str, Any]:
-            return output
-
-    server = litserve.LitServer(
-        Api(max_batch_size=8, batch_timeout=0.02, api_path="/transcribe"),
-        accelerator="cpu",
-        workers_per_device=os.cpu_count() or 1,
-    )
-    server.run(host="127.0.0.1", port=port, log_level="error", generate_client_file=False)
+    litserve_app.run(port, bundle)
 
 
 if __name__ == "__main__":

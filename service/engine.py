@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from asr.audio import Source, count_channels, read_pieces
-from asr.audio_pool import AudioPool
 from asr.decoding.options import DecodingOptions
 from asr.long_audio import Part
 from service.admission import Admission
+from service.audio_pool import AudioPool
 from service.errors import CallerLeftError, TimedOutError
 from service.expectation import Expectation
 from service.journey import Answer, House, Journey

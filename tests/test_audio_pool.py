@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from asr.audio import SAMPLE_RATE, AudioFile, count_channels, read_pieces
-from asr.audio_pool import AudioPool
 from asr.errors import AudioTooLongError, EmptyAudioError, UnreadableAudioError
 from asr.raw_audio import RawAudio
+from service.audio_pool import AudioPool
 from service.settings import Settings
 from tests.scripted_speech import SECRET, metric, serving
 from tests.test_audio import FORMATS, encoded

@@ -1,0 +1,46 @@
+"""LitServe around a Transcriber: batches of up to 8, a worker process per core. For bench/serving.py."""
+
+import os
+
+import litserve
+import torch
+from fastapi import Request
+
+from asr.decoding.options import DecodingOptions
+from asr.transcriber import Transcriber
+
+Job = tuple[bytes, str]  # a recording and its decoder
+Answer = dict[str, str]
+
+
+class Api(litserve.LitAPI):
+    """LitServe calls these one after another, `setup` once in each worker."""
+
+    def __init__(self, bundle: str) -> None:
+        super().__init__(max_batch_size=8, batch_timeout=0.02, api_path="/transcribe")
+        self._bundle = bundle
+
+    def setup(self, device: str) -> None:
+        torch.set_num_threads(1)
+        self._transcriber = Transcriber.load(self._bundle, "cpu")
+
+    async def decode_request(self, request: Request) -> Job:
+        form = await request.form()
+        return await form["file"].read(), request.query_params["decoder"]
+
+    def predict(self, batch: list[Job]) -> list[Answer]:
+        transcriber = self._transcriber
+        heard = transcriber.listen_batch([transcriber.prepare(content) for content, _ in batch])
+        found = [
+            transcriber.decode(posteriors, DecodingOptions(decoder))
+            for posteriors, (_, decoder) in zip(heard, batch, strict=True)
+        ]
+        return [{"text": one.text, "decoder": one.decoder} for one in found]
+
+    def encode_response(self, output: Answer) -> Answer:
+        return output
+
+
+def run(port: int, bundle: str) -> None:
+    server = litserve.LitServer(Api(bundle), accelerator="cpu", workers_per_device=os.cpu_count() or 1)
+    server.run(host="127.0.0.1", port=port, log_level="error", generate_client_file=False)
