@@ -1,6 +1,7 @@
 """A light HTTP client for load: requests are bytes made beforehand, one kept connection per caller."""
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import Coroutine, Sequence
@@ -19,6 +20,7 @@ class Load:
     callers: int
     decoder: str
     degrade: bool = False
+    as_json: bool = False  # with the recording in base64: LitServe's worker processes take no files
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ async def push(port: int, load: Load) -> list[Reply]:
     async def caller() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for number in numbers:
-            request = _post(path, load.bodies[number])
+            recording = load.bodies[number]
+            request = _post_json(load.decoder, recording) if load.as_json else _post(path, recording)
             started = time.perf_counter()
             writer.write(request)
             status, content = await _answer(reader)
@@ -89,6 +92,15 @@ def _post(path: str, recording: bytes) -> bytes:
         f"Content-Type: multipart/form-data; boundary={_BOUNDARY}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def _post_json(decoder: str, recording: bytes) -> bytes:
+    body = json.dumps({"audio": base64.b64encode(recording).decode(), "decoder": decoder})
+    head = (
+        f"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        "Content-Type: application/json\r\n\r\n"
+    )
+    return (head + body).encode()
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:

@@ -1,10 +1,10 @@
 """LitServe around a Transcriber: batches of up to 8, a worker process per core. For bench/serving.py."""
 
+import base64
 import os
 
 import litserve
 import torch
-from fastapi import Request
 
 from asr.decoding.options import DecodingOptions
 from asr.transcriber import Transcriber
@@ -24,9 +24,8 @@ class Api(litserve.LitAPI):
         torch.set_num_threads(1)
         self._transcriber = Transcriber.load(self._bundle, "cpu")
 
-    async def decode_request(self, request: Request) -> Job:
-        form = await request.form()
-        return await form["file"].read(), request.query_params["decoder"]
+    def decode_request(self, request: dict[str, str]) -> Job:
+        return base64.b64decode(request["audio"]), request["decoder"]
 
     def predict(self, batch: list[Job]) -> list[Answer]:
         transcriber = self._transcriber

@@ -99,10 +99,11 @@ async def _measure(name: str, bundle: Path, bodies: list[bytes]) -> list[Row]:
     async with serve(name, bundle) as served:
         rows = []
         for decoder in DECODERS:
-            await push(served.port, Load(bodies[:8], 4, decoder))  # libraries warm up
+            as_json = name == "litserve"
+            await push(served.port, Load(bodies[:8], 4, decoder, as_json=as_json))  # libraries warm up
             for callers in CALLERS:
                 started = time.perf_counter()
-                replies = await push(served.port, Load(bodies, callers, decoder))
+                replies = await push(served.port, Load(bodies, callers, decoder, as_json=as_json))
                 rows.append(_row(served, decoder, callers, replies, time.perf_counter() - started))
                 print(rows[-1], flush=True)
         return rows

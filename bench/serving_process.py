@@ -7,13 +7,14 @@ ours is `asr-sound serve`; plain and litserve are what one would write by hand a
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,7 @@ async def serve(name: str, bundle: Path, settings: Mapping[str, str] | None = No
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     ) as process:
         try:
             path = {"ours": "/readyz", "litserve": "/health"}.get(name, "/docs")
@@ -69,6 +71,8 @@ async def serve(name: str, bundle: Path, settings: Mapping[str, str] | None = No
         finally:
             process.terminate()
             process.wait()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # LitServe leaves its workers behind
 
 
 def bare_throughput(bundle: Path, chosen: Sequence[Utterance], decoder: str) -> float:
