@@ -10,6 +10,7 @@ exception, or cancelled.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -115,7 +116,8 @@ class Workshop:
         self._woken = False
         while len(self._batches) < self.threads and (stage := self._ripest()) is not None:
             queue = self._waiting[stage.name]
-            batch = choose_batch(queue, stage)
+            free = min(self.threads - len(self._batches), stage.lanes - self._running[stage.name])
+            batch = choose_batch(queue, stage, math.ceil(len(queue) / free))
             for entry in batch:
                 queue.remove(entry)
             started = time.monotonic()
@@ -190,15 +192,18 @@ class Workshop:
             self._metrics.queued.labels(name).set(len(queue))
 
 
-def choose_batch(queue: Sequence[_Entry], stage: Stage[Any, Any]) -> list[_Entry]:
-    """The most urgent entry and those next to it in size, within the stage's limits and `MAX_PADDED`."""
+def choose_batch(queue: Sequence[_Entry], stage: Stage[Any, Any], share: int) -> list[_Entry]:
+    """The most urgent entry and those next to it in size, within the stage's limits and `MAX_PADDED`.
+
+    share: entries at most, so that every free thread has some.
+    """
     first = min(queue, key=lambda entry: entry.urgency)
     if stage.max_items == 1 or first.alone:
         return [first]
     by_size = sorted((entry for entry in queue if not entry.alone), key=lambda entry: entry.size)
     low = high = by_size.index(first)
     total = first.size
-    while high - low + 1 < stage.max_items:
+    while high - low + 1 < min(stage.max_items, share):
         beside = [place for place in (low - 1, high + 1) if 0 <= place < len(by_size)]
         if not beside:
             break

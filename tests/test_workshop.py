@@ -70,6 +70,16 @@ def test_what_waits_together_is_done_together_and_in_order_of_urgency() -> None:
     assert 5 in batches[0]
 
 
+def test_what_waits_is_shared_among_the_free_threads() -> None:
+    steps = Steps(max_items=8)
+
+    async def check(workshop: Workshop) -> None:
+        await asyncio.gather(*(workshop.do(steps.second, n, urgency=n, size=1) for n in range(6)))
+
+    on_workshop(check, steps.first, steps.second, threads=2)
+    assert sorted(len(items) for _, items in steps.done) == [3, 3]
+
+
 def test_a_lone_item_waits_for_nobody() -> None:
     steps = Steps()
 
@@ -177,7 +187,7 @@ def test_batches_keep_their_limits_and_hold_the_most_urgent(
         future = asyncio.get_running_loop().create_future()
         queue = [_Entry(n, size, (7 * n) % 11, False, future, 0.0) for n, size in enumerate(sizes)]
         stage: Stage[int, int] = Stage("s", lambda items: items, 1, max_items, max_size)
-        batch = choose_batch(queue, stage)
+        batch = choose_batch(queue, stage, len(queue))
         assert min(queue, key=lambda entry: entry.urgency) in batch
         padded = len(batch) * max(entry.size for entry in batch)
         assert len(batch) <= max_items
