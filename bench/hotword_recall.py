@@ -1,10 +1,10 @@
 """What hotwords find and make up: python -m bench.hotword_recall --manifest data/test/manifest.jsonl
 
-Rare words are those of the references that the n-gram does not know, or gives less than 10^-6 at a sentence's
-start. Each recording that holds one is decoded by beam_lm with its rare words and 1,000 distractors as
-hotwords: rare words of the vocabulary that nobody says. Per set and weight: the share of rare words that was written,
-distractors written per 1,000 words of reference, and WER. Weight 0 is without hotwords. Writes
-bench/results/hotword_recall.json.
+Rare words are those of the references that the n-gram does not know, or gives less than 10^-6 at a
+sentence's start. Each recording that holds one is decoded by beam_lm with its rare words and 1,000
+distractors as hotwords: rare words of the vocabulary that nobody says. Per set and weight: the share of rare
+words that was written, distractors written per 1,000 words of reference, and WER. Weight 0 is without
+hotwords. Writes bench/results/hotword_recall.json.
 """
 
 import argparse
