@@ -71,7 +71,7 @@ def test_channels_one_by_one(client: TestClient) -> None:
     assert (answer["words"], answer["hypotheses"], answer["duration_s"]) == ([], [], 1.0)
     assert len(answer["channels"]) == 2
     for channel in answer["channels"]:
-        assert channel.keys() == {"text", "words", "rescoring", "hypotheses"}
+        assert channel.keys() == {"text", "words", "rescoring", "hypotheses", "hotword_receipts"}
         assert channel["text"] == SECRET
         assert len(channel["hypotheses"]) == 2
         assert len(channel["words"]) == 1
