@@ -31,7 +31,19 @@ CONTAINERS = "wav,flac,mp3,ogg,mov,matroska"
 # FFmpeg has hundreds of decoders, and a Matroska file may ask for any; those that nobody records speech with
 # are only ways to crash.
 _LINEAR = ["u8", "s8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be", "f64le"]
-_OTHERS = ["g722", "flac", "mp3", "mp3float", "vorbis", "opus", "libopus", "aac", "alac"]
+_OTHERS = [
+    "g722",
+    "flac",
+    "mp3",
+    "mp3float",
+    "vorbis",
+    "opus",
+    "libopus",
+    "aac",
+    "alac",
+    "amrnb",
+    "libopencore_amrnb",
+]
 CODECS = frozenset([*(f"pcm_{kind}" for kind in (*_LINEAR, "alaw", "mulaw")), *_OTHERS])
 RATES_HZ = (4000, 384_000)  # a header may claim 1 Hz, and one byte would become 16000 samples
 LOUDEST = 1e5  # float files may hold anything; its square must stay a number in the features

@@ -36,7 +36,8 @@ def test_health_answers_while_every_worker_works(closed: ScriptedSpeech, recordi
 
 
 def test_full_queue_answers_at_once(closed: ScriptedSpeech, recording: bytes) -> None:
-    with serving(closed, Settings(workers=1, max_queued_s=2)) as client, ThreadPoolExecutor(2) as callers:
+    # Two workers: the second recording is measured while the first one keeps its worker.
+    with serving(closed, Settings(workers=2, max_queued_s=2)) as client, ThreadPoolExecutor(2) as callers:
         answers = [callers.submit(client.post, "/transcribe", files={"file": recording}) for _ in range(2)]
         wait_for(lambda: metric(client, "asr_in_flight_audio_seconds") == 2)
 
