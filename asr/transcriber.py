@@ -37,6 +37,7 @@ from asr.features import log_mel
 from asr.long_audio import LongReader, Part, parts, whole
 from asr.recording import Posteriors, Prepared
 from asr.self_test import self_test
+from asr.silence import is_silent
 from asr.stopwatch import Stopwatch
 from asr.tokenizer import Tokenizer
 from asr.windows import WindowSettings
@@ -44,7 +45,6 @@ from asr.windows import WindowSettings
 Device = Literal["auto", "cpu", "cuda"]
 
 MAX_DURATION_S = 4 * 3600.0
-SILENCE_PEAK = 2.0**-15  # one step of 16-bit audio: nothing below it was ever recorded
 
 
 class Transcriber:
@@ -278,7 +278,7 @@ class Transcriber:
     def _features(self, samples: NDArray[np.float32]) -> torch.Tensor:
         """Log-mel (T, F), or samples (T, 1) for a model that reads those; none where nothing can be heard."""
         settings, acoustic = self.bundle.settings.features, self.bundle.settings.acoustic
-        silent = not len(samples) or np.abs(samples).max() < SILENCE_PEAK
+        silent = is_silent(samples)
         if isinstance(acoustic, HuggingFaceCtcSettings):
             if silent or len(samples) < acoustic.fewest_samples:
                 return torch.empty(0, 1)

@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         name = utterance.set or utterance.corpus
         if args.limit and len(references[name]) >= args.limit:
             continue
-        samples = read_audio(read_bytes(utterance))
+        samples = read_audio(read_bytes(utterance), max_duration_s=60.0)
         references[name].append(utterance.text)
         audio_s[name] += len(samples) / SAMPLE_RATE
         for system in (PEER, *DECODERS):
