@@ -12,6 +12,7 @@ import numpy as np
 from asr.audio import SAMPLE_RATE, Samples
 from asr.decoding.ngram import NgramParts
 from asr.decoding.result import Transcript
+from asr.levels import mean_power
 from asr.recording import Posteriors
 
 _FULL_SCALE = 0.999
@@ -54,9 +55,5 @@ def clipped_share(samples: Samples) -> float:
 
 def silent_share(samples: Samples) -> float:
     """Of the whole 10 ms in samples (N,): without sound; 0 for less than that."""
-    n_blocks = len(samples) // _BLOCK
-    if not n_blocks:
-        return 0.0
-    blocks = samples[: n_blocks * _BLOCK].reshape(n_blocks, _BLOCK)
-    power = np.einsum("bn,bn->b", blocks, blocks) / _BLOCK
-    return float((power < _SILENT_POWER).mean())
+    power = mean_power(samples, _BLOCK)
+    return float((power < _SILENT_POWER).mean()) if len(power) else 0.0

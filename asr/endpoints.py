@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asr.audio import SAMPLE_RATE, Samples
 from asr.windows import LEVEL_S, WindowSettings, leading_quiet, level_db, pause_cut, pauses_in
@@ -47,11 +48,12 @@ class LiveWindow:
         if quiet := leading_quiet(levels_L):
             self.take(quiet)
             return self.cut()
-        clear = pause_cut(pauses_in(levels_L), self.settings, clear_only=True)
+        pauses = pauses_in(levels_L)
+        clear = pause_cut(pauses, self.settings, clear_only=True)
         if clear is not None or self.room() > 0:
             return clear
-        found = pause_cut(pauses_in(levels_L), self.settings)
-        return self._quietest() if found is None else found
+        found = pause_cut(pauses, self.settings)
+        return _quietest(levels_L) if found is None else found
 
     def take(self, size: int) -> Samples:
         """The first samples, which are not part of the window any more."""
@@ -59,10 +61,10 @@ class LiveWindow:
         self.start += size
         return taken
 
-    def _quietest(self) -> int:
-        """The quietest tenth of a second near the end."""
-        levels_L = level_db(self.samples)
-        smooth_L = np.convolve(levels_L, np.ones(_SMOOTHED) / _SMOOTHED, mode="valid")
-        first = max(0, len(smooth_L) - round(_SEARCHED_S / LEVEL_S))
-        middle = first + int(smooth_L[first:].argmin()) + _SMOOTHED // 2
-        return round(middle * LEVEL_S * SAMPLE_RATE)
+
+def _quietest(levels_L: NDArray[np.float32]) -> int:
+    """Samples to the quietest tenth of a second near the end."""
+    smooth_L = np.convolve(levels_L, np.ones(_SMOOTHED) / _SMOOTHED, mode="valid")
+    first = max(0, len(smooth_L) - round(_SEARCHED_S / LEVEL_S))
+    middle = first + int(smooth_L[first:].argmin()) + _SMOOTHED // 2
+    return round(middle * LEVEL_S * SAMPLE_RATE)

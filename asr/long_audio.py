@@ -17,7 +17,7 @@ from asr.errors import DecodingTimeoutError
 from asr.joining import Heard, Joiner, Passage
 from asr.merging import merged, shifted
 from asr.recording import Posteriors, Prepared
-from asr.stopwatch import Stopwatch
+from asr.stopwatch import Stopwatch, added_up
 from asr.windows import Stretch, WindowSettings, stretches
 
 
@@ -113,8 +113,7 @@ class PassageBuilder:
 
     def push(self, stretch: Stretch, posteriors: Posteriors) -> Iterator[tuple[float, Posteriors]]:
         """(start in seconds, log-probabilities) of the passages that this stretch completes."""
-        for stage, milliseconds in posteriors.timings_ms.items():
-            self._timings_ms[stage] = self._timings_ms.get(stage, 0.0) + milliseconds
+        self._timings_ms = added_up([self._timings_ms, posteriors.timings_ms])
         if stretch.whole:
             yield 0.0, posteriors
             return

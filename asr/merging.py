@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, replace
 
+from asr import stopwatch
 from asr.decoding.options import DecoderName
 from asr.decoding.receipts import added_up
 from asr.decoding.result import Compared, Hypothesis, RescoringState, Scores, Transcript, Word
@@ -23,13 +24,10 @@ def merged(
     their sums, so the parts still add up to the total, and the `nbest` best of all combinations are kept.
     """
     hypotheses = [Hypothesis("", Scores(acoustic=0.0))]
-    timings_ms: dict[str, float] = {}
     words: list[Word] = []
     for part in parts:
         hypotheses = _combined(hypotheses, part.hypotheses, max(nbest, 1))
         words += part.words
-        for stage, milliseconds in part.timings_ms.items():
-            timings_ms[stage] = timings_ms.get(stage, 0.0) + milliseconds
     states: set[RescoringState] = {part.rescoring for part in parts}
     rescoring: RescoringState = "done" if decoder == "beam_lm_rescore" else "none"
     return Transcript(
@@ -42,7 +40,7 @@ def merged(
         hypotheses=tuple(hypotheses[:nbest]),
         compared=_compared([part.compared for part in parts]),
         hotword_receipts=added_up([part.hotword_receipts for part in parts]),
-        timings_ms=timings_ms,
+        timings_ms=stopwatch.added_up(part.timings_ms for part in parts),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.audio import SAMPLE_RATE
+from asr.levels import mean_power
 
 SILENCE_PEAK = 2.0**-15  # one step of 16-bit audio: nothing below it was ever recorded
 STEADY_DB = 3.0  # the loudest piece over the quieter ones
@@ -26,8 +27,5 @@ def _is_steady(samples: NDArray[np.float32]) -> bool:
     """No tenth of a second is louder than the rest. Low frequencies, which waver, count less."""
     if len(samples) < STEADY_S * SAMPLE_RATE:
         return False
-    sharpened = np.diff(samples)
-    pieces = sharpened[: len(sharpened) // _PIECE * _PIECE].reshape(-1, _PIECE)
-    power = np.einsum("pn,pn->p", pieces, pieces).astype(np.float64) / _PIECE  # no copy of a long recording
-    level_db = 10.0 * np.log10(power + _FLOOR)
+    level_db = 10.0 * np.log10(mean_power(np.diff(samples), _PIECE) + _FLOOR)
     return bool(level_db.max() - np.percentile(level_db, 10) < STEADY_DB)

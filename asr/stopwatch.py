@@ -1,7 +1,7 @@
 """Milliseconds per stage."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -16,3 +16,12 @@ class Stopwatch:
         started = time.perf_counter()
         yield
         self.timings_ms[name] = 1000 * (time.perf_counter() - started)
+
+
+def added_up(timings_ms: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The sum of several, stage by stage."""
+    total: dict[str, float] = {}
+    for one in timings_ms:
+        for stage, milliseconds in one.items():
+            total[stage] = total.get(stage, 0.0) + milliseconds
+    return total

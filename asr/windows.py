@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.audio import SAMPLE_RATE, Samples
+from asr.levels import mean_power
 
 LEVEL_S = 0.01
 _LEVEL_SAMPLES = round(LEVEL_S * SAMPLE_RATE)
@@ -92,7 +93,8 @@ def stretches(pieces: Iterable[Samples], settings: WindowSettings, frame_samples
             wanted = round(settings.overlap_s * SAMPLE_RATE)
             keep = longest - (longest - wanted) // frame_samples * frame_samples
         samples = buffer.samples[:cut].copy()
-        if keep or overlap or level_db(samples).max(initial=_FLOOR_DB) >= _SILENT_DB:
+        heard_L = levels_L[: cut // _LEVEL_SAMPLES]
+        if keep or overlap or heard_L.max(initial=_FLOOR_DB) >= _SILENT_DB:
             yield Stretch(samples, start, overlap, continues=keep > 0)
         buffer.take(cut - keep)
         start, overlap = start + cut - keep, keep
@@ -158,9 +160,7 @@ def pause_cut(
 
 def level_db(samples: Samples) -> NDArray[np.float32]:
     """(L,): mean power of each 10 ms, in dB below full scale."""
-    n_levels = len(samples) // _LEVEL_SAMPLES
-    blocks = samples[: n_levels * _LEVEL_SAMPLES].reshape(n_levels, _LEVEL_SAMPLES)
-    power = np.einsum("ln,ln->l", blocks, blocks, dtype=np.float64) / _LEVEL_SAMPLES
+    power = mean_power(samples, _LEVEL_SAMPLES)
     levels: NDArray[np.float32] = np.maximum(10 * np.log10(power + 1e-12), _FLOOR_DB).astype(np.float32)
     return levels
 

@@ -63,7 +63,8 @@ def main() -> None:
     if not isinstance(lm, ArrayNgram):
         raise SystemExit(f"{args.bundle} holds no n-gram in arrays: make it again with `asr-train ngram`")
     dev, test = (_heard(transcriber, m, args) for m in (args.dev, args.test))
-    base = replace(transcriber.settings, beam_width=100)
+    # `_heard` has divided by the prior already, for all engines.
+    base = replace(transcriber.settings, beam_width=100, prior_weight=None, label_prior=None)
     arpa = args.cache / f"{lm_name(transcriber)}.arpa"
     if not arpa.exists():
         arpa_of(lm, arpa)

@@ -23,6 +23,7 @@ from asr.decoding.options import DECODERS, DecodingOptions
 from asr.transcriber import Posteriors, Transcriber
 from training.manifest import read_bytes
 from training.prepare import find_utterances
+from training.waveform import coloured
 
 RESULTS = Path(__file__).parent / "results" / "insertions.json"
 PIECE_S = 10
@@ -80,8 +81,8 @@ def _kinds(pieces: int) -> dict[str, Iterator[Samples]]:
     return {
         "digital silence": _repeated(lambda rng: np.zeros(PIECE_S * SAMPLE_RATE)),
         "white noise": _repeated(lambda rng: _noise(rng, 0.0)),
-        "pink noise": _repeated(lambda rng: _noise(rng, 0.5)),
-        "brown noise": _repeated(lambda rng: _noise(rng, 1.0)),
+        "pink noise": _repeated(lambda rng: _noise(rng, 1.0)),
+        "brown noise": _repeated(lambda rng: _noise(rng, 2.0)),
         "hum and clicks": _repeated(_hum),
         "music-like tones": _repeated(_music),
         f"babble of {VOICES}": _babble(),
@@ -93,12 +94,8 @@ def _repeated(make: Callable[[np.random.Generator], NDArray[np.float64]]) -> Ite
         yield make(np.random.default_rng(seed)).astype(np.float32)
 
 
-def _noise(rng: np.random.Generator, slope: float) -> NDArray[np.float64]:
-    """Noise whose amplitude falls with frequency to the power of `slope`."""
-    spectrum = np.fft.rfft(rng.standard_normal(PIECE_S * SAMPLE_RATE))
-    hz = np.fft.rfftfreq(PIECE_S * SAMPLE_RATE, 1 / SAMPLE_RATE)
-    noise: NDArray[np.float64] = np.fft.irfft(spectrum / np.maximum(hz, 20.0) ** slope)
-    return noise
+def _noise(rng: np.random.Generator, colour: float) -> NDArray[np.float64]:
+    return coloured(rng.standard_normal(PIECE_S * SAMPLE_RATE), colour)
 
 
 def _hum(rng: np.random.Generator) -> NDArray[np.float64]:

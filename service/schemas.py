@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from asr.decoding.options import DecoderName
 from asr.decoding.receipts import Refusal
 from asr.decoding.result import RescoringState, Transcript
+from asr.stopwatch import added_up
 
 
 class NamedModel(Protocol):
@@ -166,10 +167,6 @@ class TranscribeResponse(BaseModel):
                 asked=first.asked,
                 degraded=first.degraded,
             )
-        timings_ms: dict[str, float] = {}
-        for answer in answers:
-            for stage, milliseconds in answer.transcript.timings_ms.items():
-                timings_ms[stage] = timings_ms.get(stage, 0.0) + milliseconds
         together = replace(
             first.transcript,
             text="\n".join(answer.transcript.text for answer in answers),
@@ -177,7 +174,7 @@ class TranscribeResponse(BaseModel):
             hypotheses=(),
             compared=(),
             hotword_receipts=(),
-            timings_ms=timings_ms,
+            timings_ms=added_up(answer.transcript.timings_ms for answer in answers),
         )
         body = cls.of(
             together,

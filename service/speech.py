@@ -7,12 +7,12 @@ from typing import Protocol
 
 import torch
 
-from asr.audio import Samples, Source
+from asr.audio import Source
 from asr.decoding.options import DecodingOptions
 from asr.decoding.result import NBest, Transcript
 from asr.drift import Signs
-from asr.long_audio import Part
-from asr.recording import Posteriors, Prepared
+from asr.long_audio import Part, Steps
+from asr.recording import Posteriors
 from asr.transcriber import Transcriber
 from asr.windows import WindowSettings
 from service.errors import NotReadyError
@@ -23,7 +23,7 @@ RETRY_WHILE_LOADING_S = 5
 log = logging.getLogger(__name__)
 
 
-class Speech(Protocol):
+class Speech(Steps, Protocol):
     """What the service needs of a Transcriber. Methods are called from several threads at once."""
 
     @property
@@ -46,15 +46,7 @@ class Speech(Protocol):
     ) -> Transcript: ...
 
     @property
-    def frame_samples(self) -> int: ...
-    @property
-    def blank_id(self) -> int: ...
-    @property
     def windows(self) -> WindowSettings: ...
-
-    def prepare_samples(self, samples: Samples, timings_ms: dict[str, float] | None = None) -> Prepared: ...
-
-    def listen_batch(self, batch: Sequence[Prepared]) -> list[Posteriors]: ...
 
     def search(
         self, posteriors: Posteriors, options: DecodingOptions, *, deadline: float | None = None
@@ -65,10 +57,6 @@ class Speech(Protocol):
     ) -> list[NBest]: ...
 
     def finish(self, posteriors: Posteriors, found: NBest, options: DecodingOptions) -> Transcript: ...
-
-    def decode(
-        self, posteriors: Posteriors, options: DecodingOptions, *, deadline: float | None = None
-    ) -> Transcript: ...
 
     def signs(self, posteriors: Posteriors, transcript: Transcript) -> Signs: ...
 

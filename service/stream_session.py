@@ -178,7 +178,7 @@ class StreamSession:
 
     async def _words(self, samples: Samples, options: DecodingOptions) -> Sequence[Word]:
         recording = AudioFile(np.ascontiguousarray(samples).tobytes(), SAMPLES)
-        answer = await self.engine.transcribe(recording, options, caller_left=_never)
+        answer = await self.engine.transcribe(recording, options)
         return answer.transcript.words
 
     async def _send_words(self, kind: str, words: Sequence[Word], start_s: float, end_s: float) -> None:
@@ -197,10 +197,6 @@ class StreamSession:
 
     async def _send(self, kind: str, **fields: Any) -> None:
         await self.socket.send_json({"type": kind} | fields)
-
-
-async def _never() -> None:
-    await asyncio.Event().wait()
 
 
 def _is_finish(text: str) -> bool:

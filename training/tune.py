@@ -38,6 +38,7 @@ from training.whole_file import write_json, write_text
 from training.workers import Workers, workers
 
 BEAM_RANGE = Range(Weights(0.0, -4.0, -20.0), Weights(2.5, 5.0, 0.0))
+NOT_DIVIDED: dict[str, Any] = {"prior_weight": None, "label_prior": None}
 WIDTH_TOLERANCE = 0.0005  # of the objective: what a narrower beam may cost
 
 
@@ -126,10 +127,11 @@ def main(args: argparse.Namespace) -> None:
         log_probs = cache.log_probs(lambda: _listen_to_all(pool, utterances))
         dev = Dev(utterances, log_probs, set_weights, cache)
         trials = _tune_beam(pool, dev, pool.transcriber.settings, args.rounds, args.seed)
+        prior = tuple(mean_posterior(log_probs)) if args.prior_weights else None
         for weight in args.prior_weights:
-            trials += _tune_beam(
-                pool, dev, _with_prior(trials[0].settings, dev, weight), args.rounds, args.seed
-            )
+            divided = {"prior_weight": weight, "label_prior": prior} if weight else NOT_DIVIDED
+            start = replace(trials[0].settings, **divided)
+            trials += _tune_beam(pool, dev, start, args.rounds, args.seed)
         best = min(trials, key=lambda trial: trial.objective)
         best = _narrowed(pool, dev, best, args.beam_widths)
         settings, rescored = _tune_gpt2(pool, dev, best, args.seed)
@@ -159,12 +161,6 @@ def main(args: argparse.Namespace) -> None:
     print(json.dumps(shown, indent=2))
     shown = {key: value for key, value in rescored.items() if key != "surfaces"}
     print(json.dumps({"beam_lm_rescore": shown}, indent=2))
-
-
-def _with_prior(settings: DecodingSettings, dev: Dev, weight: float) -> DecodingSettings:
-    """weight 0: no division."""
-    prior = tuple(mean_posterior(dev.log_probs)) if weight else None
-    return replace(settings, prior_weight=weight or None, label_prior=prior)
 
 
 def _tune_beam(pool: Workers, dev: Dev, settings: DecodingSettings, rounds: int, seed: int) -> list[Trial]:

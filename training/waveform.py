@@ -82,9 +82,7 @@ class ColouredNoise:
     def apply(self, samples: Samples) -> Samples:
         n_fft = _fft_length(max(2, len(samples)))
         white = np.random.default_rng(self.seed).standard_normal(n_fft, dtype=np.float32)
-        hz = np.maximum(np.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE), 20.0)
-        noise = np.fft.irfft(np.fft.rfft(white) * hz ** (-self.colour / 2), n_fft)
-        return _mixed(samples, noise[: len(samples)], self.snr_db)
+        return _mixed(samples, coloured(white, self.colour)[: len(samples)], self.snr_db)
 
     def __str__(self) -> str:
         return f"noise 1/f^{self.colour:.1f} at {self.snr_db:.0f} dB"
@@ -193,6 +191,12 @@ def _frame(samples: Samples) -> av.AudioFrame:
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples)[None], format="flt", layout="mono")
     frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), 0
     return frame
+
+
+def coloured(white: np.ndarray, colour: float) -> np.ndarray:
+    """White noise with a spectrum that falls as 1/f^colour above 20 Hz: 0 white, 1 pink, 2 brown."""
+    hz = np.maximum(np.fft.rfftfreq(len(white), 1 / SAMPLE_RATE), 20.0)
+    return np.fft.irfft(np.fft.rfft(white) * hz ** (-colour / 2), len(white))
 
 
 @lru_cache(maxsize=1024)

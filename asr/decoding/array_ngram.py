@@ -4,7 +4,6 @@ It answers as `asr.decoding.ngram.NgramLM` does, whose KenLM files older bundles
 """
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from numpy.typing import NDArray
 
 from asr.decoding import ngram_kernels
 from asr.decoding.arpa import BEGIN, END, NgramTable
-from asr.decoding.ngram import NgramLM, NgramParts, checked_words, perplexity
+from asr.decoding.ngram import NgramLM, NgramParts, WordList, perplexity, read_words
 from asr.decoding.ngram_file import NgramArrays, decoded, encoded, in_memory, mapped
-from asr.errors import MismatchError, MissingFileError
 
 _LN_10 = math.log(10.0)  # the file's logarithms are decimal
 
@@ -33,8 +31,8 @@ class ArrayNgram:
         self.numbers = {word: i for i, word in enumerate(vocabulary)}
         marks = {vocabulary[i] for i in (arrays.begin, arrays.end, arrays.unknown)}
         known = self.numbers.keys() - marks if words is None else words
-        self.words = checked_words(known, self.numbers.keys() - marks)
-        self._sorted_words = sorted(self.words)
+        self._list = WordList(known, self.numbers.keys() - marks)
+        self.words = self._list.words
 
     @classmethod
     def load(cls, path: Path, unigrams_path: Path) -> "ArrayNgram":
@@ -42,13 +40,7 @@ class ArrayNgram:
 
         Raises MissingFileError when either is absent, MismatchError when they cannot be read or do not agree.
         """
-        for needed in (path, unigrams_path):
-            if not needed.is_file():
-                raise MissingFileError(f"n-gram file {needed} is missing")
-        try:
-            known = unigrams_path.read_text(encoding="utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise MismatchError(f"{unigrams_path.name} cannot be read: {error}") from error
+        known = read_words(path, unigrams_path)
         vocabulary, arrays = decoded(mapped(path), path.name)
         return cls(vocabulary, arrays, known)
 
@@ -67,8 +59,17 @@ class ArrayNgram:
 
     def has_prefix(self, prefix: str) -> bool:
         """Whether any word of the vocabulary starts with `prefix`."""
-        place = bisect_left(self._sorted_words, prefix)
-        return place < len(self._sorted_words) and self._sorted_words[place].startswith(prefix)
+        return self._list.has_prefix(prefix)
+
+    @property
+    def sorted_words(self) -> Sequence[str]:
+        return self._list.in_order
+
+    def unigrams(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        """log10 P of words, by number, by themselves."""
+        logps = np.empty(len(numbers))
+        ngram_kernels.unigrams(self.arrays, numbers, logps)
+        return logps
 
     def number(self, word: str) -> int:
         """The model's number of a word; unknown words have <unk>'s, and the marks their own."""

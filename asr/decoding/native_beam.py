@@ -20,7 +20,7 @@ from asr.decoding.hotword_trie import HotwordTrie, build_hotwords
 from asr.decoding.hotwords import phrase_of
 from asr.decoding.options import DecodingSettings
 from asr.decoding.pieces import check_pieces
-from asr.decoding.posteriors import checked_log_probs, keep_best_tokens
+from asr.decoding.posteriors import search_candidates
 from asr.decoding.prefix_state import (
     Beam,
     History,
@@ -57,19 +57,19 @@ class NativeBeamDecoder:
         self._tokenizer = tokenizer
         self._vocab_size = tokenizer.vocab_size
         self._pieces_text = [piece.replace(WORD_MARK, " ") for piece in tokenizer.pieces]
-        words = sorted(lm.words) if lm is not None else []
+        words = lm.sorted_words if lm is not None else []
         self._codes = letter_codes([*self._pieces_text, *words])
         model = _no_ngram() if lm is None else lm
         alpha = settings.alpha * _LN_10 if lm is not None else 0.0
         penalty = settings.unknown_word_logp if lm is not None else 0.0
         numbers = np.array([model.number(word) for word in words], np.int64)
-        unigrams, unknown = _unigrams(model, numbers)
-        trie = build_trie(words, numbers, alpha * unigrams, self._codes)
+        ahead = alpha * model.unigrams(np.append(numbers, model.arrays.unknown))
+        trie = build_trie(words, numbers, ahead[:-1], self._codes)
         self._weights = Weights(
             alpha=alpha,
             beta=settings.beta,
             penalty=penalty,
-            unknown_ahead=alpha * unknown + penalty,
+            unknown_ahead=float(ahead[-1]) + penalty,
             hotword=0.0,
             has_ngram=int(lm is not None),
             has_hotwords=0,
@@ -102,10 +102,8 @@ class NativeBeamDecoder:
         NaN.
         """
         started_s = time.monotonic()
-        settings = self._settings
-        checked = checked_log_probs(log_probs_TV, self._vocab_size)
-        kept_TV = keep_best_tokens(checked, settings.token_min_logp, settings.max_tokens_per_frame)
-        weight = settings.hotword_weight if hotword_weight is None else hotword_weight
+        kept_TV = search_candidates(log_probs_TV, self._vocab_size, self._settings)
+        weight = self._settings.hotword_weight if hotword_weight is None else hotword_weight
         search = self._search
         if weight > 0 and (phrases := self._spellable(hotwords)):
             weights = self._weights._replace(hotword=weight, has_hotwords=1)
@@ -165,17 +163,6 @@ class NativeBeamDecoder:
 
     def _build_automaton(self, phrases: tuple[str, ...]) -> HotwordTrie:
         return build_hotwords(phrases, self._codes)
-
-
-def _unigrams(lm: ArrayNgram, numbers: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
-    """log10 P of words by themselves, and of the unknown word."""
-    arrays = lm.arrays
-    codes_at, width = int(arrays.logp_at[0]), int(arrays.logp_width[0])
-    count = max(int(numbers.max(initial=0)), arrays.unknown) + 1
-    codes = arrays.data[codes_at : codes_at + count * width].reshape(-1, width).astype(np.int64)
-    places = (codes << (8 * np.arange(width))).sum(axis=1) + arrays.logp_table[0]
-    logps = arrays.values[places].astype(np.float64)
-    return logps[numbers], float(logps[arrays.unknown])
 
 
 def _pieces_as_letters(tokenizer: Tokenizer, pieces: Sequence[str], codes: dict[str, int]) -> Pieces:

@@ -40,8 +40,8 @@ class NgramLM:
         """
         self.model = model
         unigrams = frozenset(unigrams)
-        self.words = checked_words(unigrams, {w for w in unigrams if w in model} - {"<s>", "</s>"})
-        self._sorted_words = sorted(self.words)
+        self._list = WordList(unigrams, {w for w in unigrams if w in model} - {"<s>", "</s>"})
+        self.words = self._list.words
 
     @classmethod
     def load(cls, path: Path, unigrams_path: Path) -> "NgramLM":
@@ -49,17 +49,14 @@ class NgramLM:
 
         Raises MissingFileError when either is absent, MismatchError when they cannot be read or do not agree.
         """
-        for needed in (path, unigrams_path):
-            if not needed.is_file():
-                raise MissingFileError(f"n-gram file {needed} is missing")
+        words = read_words(path, unigrams_path)
         config = kenlm.Config()
         config.show_progress = False  # both would write to stderr when the file is an ARPA
         config.arpa_complain = kenlm.ARPALoadComplain.NONE
         try:
             model = kenlm.Model(str(path), config)
-            words = unigrams_path.read_text(encoding="utf-8").split()
-        except (OSError, RuntimeError, UnicodeDecodeError) as error:
-            raise MismatchError(f"{path.name} and {unigrams_path.name} cannot be read: {error}") from error
+        except (OSError, RuntimeError) as error:
+            raise MismatchError(f"{path.name} cannot be read: {error}") from error
         return cls(model, words)
 
     @property
@@ -72,8 +69,7 @@ class NgramLM:
 
     def has_prefix(self, prefix: str) -> bool:
         """Whether any word of the vocabulary starts with `prefix`."""
-        place = bisect_left(self._sorted_words, prefix)
-        return place < len(self._sorted_words) and self._sorted_words[place].startswith(prefix)
+        return self._list.has_prefix(prefix)
 
     def start_state(self) -> Any:
         """KenLM's state after <s>."""
@@ -112,13 +108,35 @@ def perplexity(parts: Sequence[NgramParts]) -> float:
     return math.exp(-sum(p.logp for p in parts) / sum(p.n_words + 1 for p in parts))
 
 
-def checked_words(words: Iterable[str], held: Set[str]) -> frozenset[str]:
-    """The words. Raises MismatchError when there are none, or some that the model does not hold."""
-    checked = frozenset(words)
-    if not checked:
-        raise MismatchError("the n-gram model's word list is empty")
-    if strangers := sorted(checked - held):
-        raise MismatchError(
-            f"the word list has {len(strangers)} words outside the n-gram model: {strangers[:5]}"
-        )
-    return checked
+class WordList:
+    """The words that an n-gram knows."""
+
+    def __init__(self, words: Iterable[str], held: Set[str]) -> None:
+        """Raises MismatchError when there are none, or some that the model does not hold."""
+        self.words = frozenset(words)
+        self.in_order = sorted(self.words)
+        if not self.words:
+            raise MismatchError("the n-gram model's word list is empty")
+        if strangers := sorted(self.words - held):
+            raise MismatchError(
+                f"the word list has {len(strangers)} words outside the n-gram model: {strangers[:5]}"
+            )
+
+    def has_prefix(self, prefix: str) -> bool:
+        """Whether any word starts so."""
+        place = bisect_left(self.in_order, prefix)
+        return place < len(self.in_order) and self.in_order[place].startswith(prefix)
+
+
+def read_words(path: Path, unigrams_path: Path) -> list[str]:
+    """The known words of the n-gram at `path`, one a line of the other file.
+
+    Raises MissingFileError when either is absent, MismatchError when the words cannot be read.
+    """
+    for needed in (path, unigrams_path):
+        if not needed.is_file():
+            raise MissingFileError(f"n-gram file {needed} is missing")
+    try:
+        return unigrams_path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MismatchError(f"{unigrams_path.name} cannot be read: {error}") from error

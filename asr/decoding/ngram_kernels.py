@@ -55,6 +55,13 @@ def log10_backoff(lm: NgramArrays, level: int, node: int) -> float:
 
 
 @kernel
+def unigrams(lm: NgramArrays, words: NDArray[np.int64], logps: NDArray[np.float64]) -> None:
+    """Writes log10 P of each word by itself."""
+    for i in range(len(words)):
+        logps[i] = log10_probability(lm, 0, words[i])
+
+
+@kernel
 def begin_context(lm: NgramArrays, context: Context) -> None:
     """Writes the context at the start of a text."""
     for k in range(len(context)):

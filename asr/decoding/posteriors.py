@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.decoding.options import DecodingSettings
+
 
 def checked_log_probs(
     log_probs_TV: NDArray[np.floating[Any]], vocab_size: int | None = None
@@ -47,6 +49,17 @@ def keep_best_tokens(
         kept_TV[crowded[:, None], ranked[:, max_per_frame:]] = False
     kept_TV[np.arange(len(log_probs_TV)), log_probs_TV.argmax(axis=1)] = True
     return np.where(kept_TV, log_probs_TV, -np.inf)
+
+
+def search_candidates(
+    log_probs_TV: NDArray[np.floating[Any]], vocab_size: int, settings: DecodingSettings
+) -> NDArray[np.float64]:
+    """What a beam search goes through: checked, divided by the labels' prior where the settings say so, and
+    with nothing but each frame's candidates. Raises as `checked_log_probs` does."""
+    checked_TV = checked_log_probs(log_probs_TV, vocab_size)
+    if settings.prior_weight and settings.label_prior:
+        checked_TV = divided_by_prior(checked_TV, np.array(settings.label_prior), settings.prior_weight)
+    return keep_best_tokens(checked_TV, settings.token_min_logp, settings.max_tokens_per_frame)
 
 
 def divided_by_prior(

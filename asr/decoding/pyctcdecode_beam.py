@@ -33,7 +33,7 @@ from asr.decoding.array_ngram import WordNgram
 from asr.decoding.hotwords import HotwordScorer
 from asr.decoding.options import DecodingSettings
 from asr.decoding.pieces import check_pieces
-from asr.decoding.posteriors import checked_log_probs, keep_best_tokens
+from asr.decoding.posteriors import search_candidates
 from asr.decoding.result import Hypothesis, Scores
 from asr.errors import DecodingTimeoutError
 from asr.tokenizer import Tokenizer
@@ -79,8 +79,7 @@ class PyctcdecodeDecoder:
         started_s = time.monotonic()
         settings = self._settings
         weight = settings.hotword_weight if hotword_weight is None else hotword_weight
-        checked = checked_log_probs(log_probs_TV, self._vocab_size)
-        kept = keep_best_tokens(checked, settings.token_min_logp, settings.max_tokens_per_frame)
+        kept = search_candidates(log_probs_TV, self._vocab_size, settings)
         scorer = HotwordScorer(hotwords, weight, self._lm, settings.unknown_word_logp)
         beams = self._search.run(_frames(kept, scorer, started_s, deadline_s), scorer, settings)
         found = [Hypothesis(text, self._scores(text, acoustic, scorer)) for text, acoustic in beams]
