@@ -15,8 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from asr.acoustic.gru import bidirectional_gru
 from asr.acoustic.intermediate import through_blocks, upsampled_log_probs
-from asr.acoustic.masking import reversed_within_lengths, zero_padding
+from asr.acoustic.masking import frame_mask, reversed_within_lengths, zero_padding
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,10 @@ class ResidualGru(nn.Module):
         self, features_BTF: torch.Tensor, lengths_B: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The GRUs' input (B, ceil(T / subsampling), D) and its lengths."""
-        x_BCTF = features_BTF[:, None]
+        x_BCTF = features_BTF[..., None].permute(0, 3, 1, 2)  # channels last
         for layer in self.convolutions:
             if isinstance(layer, _Stride):
-                x_BCTF = layer(zero_padding(x_BCTF, lengths_B)).contiguous(memory_format=torch.channels_last)
+                x_BCTF = layer(zero_padding(x_BCTF, lengths_B))
                 lengths_B = (lengths_B + 1) // 2
             else:
                 x_BCTF = layer(x_BCTF, lengths_B)
@@ -148,10 +149,26 @@ class ResidualGru(nn.Module):
 
 
 class _Stride(nn.Sequential):
-    """Halves time and frequency."""
+    """Halves time and frequency; channels last in memory."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__(nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=2, padding=1), nn.GELU())
+        super().__init__(nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=2, padding=1))
+
+    def forward(self, x_BCTF: torch.Tensor) -> torch.Tensor:
+        y_BCTF: torch.Tensor = super().forward(x_BCTF)  # type: ignore[no-untyped-call]
+        return _gelu(_channels_last(y_BCTF))
+
+
+def _channels_last(x_BCTF: torch.Tensor) -> torch.Tensor:
+    return x_BCTF.contiguous(memory_format=torch.channels_last)
+
+
+def _gelu(x_BCTF: torch.Tensor) -> torch.Tensor:
+    """GELU whose gradient comes channels last too: another layout than the input's is five times dearer."""
+    y_BCTF = functional.gelu(x_BCTF)
+    if y_BCTF.requires_grad:
+        y_BCTF.register_hook(_channels_last)  # type: ignore[no-untyped-call]
+    return y_BCTF
 
 
 class _ConvBlock(nn.Module):
@@ -166,8 +183,8 @@ class _ConvBlock(nn.Module):
 
     def forward(self, x_BCTF: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
         y_BCTF: torch.Tensor = self.norm(x_BCTF.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        y_BCTF = self.conv_1(zero_padding(functional.gelu(y_BCTF), lengths_B))
-        y_BCTF = self.conv_2(zero_padding(self.dropout(functional.gelu(y_BCTF)), lengths_B))
+        y_BCTF = self.conv_1(zero_padding(_gelu(y_BCTF), lengths_B))
+        y_BCTF = self.conv_2(zero_padding(self.dropout(_gelu(y_BCTF)), lengths_B))
         return x_BCTF + y_BCTF
 
 
@@ -184,6 +201,11 @@ class _GruBlock(nn.Module):
 
     def forward(self, x_BTD: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
         normed_BTD = self.norm(x_BTD)
+        if torch.is_grad_enabled() and not x_BTD.is_cuda:
+            mask_BT = frame_mask(lengths_B, x_BTD.shape[1])
+            both_BTD = bidirectional_gru(normed_BTD, mask_BT, self.forward_gru, self.backward_gru)
+            learnt: torch.Tensor = self.dropout(self.projection(both_BTD))
+            return x_BTD + learnt
         ahead_BTD, _ = self.forward_gru(normed_BTD)
         back_BTD, _ = self.backward_gru(reversed_within_lengths(normed_BTD, lengths_B))
         both_BTD = torch.cat([ahead_BTD, reversed_within_lengths(back_BTD, lengths_B)], dim=-1)
