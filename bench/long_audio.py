@@ -2,20 +2,19 @@
 
 Utterances of the test sets (a prepared manifest) are joined to one recording a set, without a gap, and
 transcribed as one; beside it the same utterances one by one, at their true boundaries. Both texts are scored
-against the whole reference, so that words at a boundary count alike. Memory is the peak of a process of its
-own that transcribes the joined recording, repeated to `--minutes`, and of one that transcribes ten seconds.
+against the whole reference, so that words at a boundary count alike. Memory is that of a running service, all
+of its processes: their peaks after a recording of ten seconds, and after one of `--minutes`, in one request
+each. `--sets` without a name leaves the texts out.
 """
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 import wave
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import torch
 
@@ -23,10 +22,13 @@ from asr.audio import SAMPLE_RATE, Samples, read_audio
 from asr.decoding.options import DECODERS, DecodingOptions
 from asr.scoring import word_errors
 from asr.transcriber import Transcriber
+from bench.server_process import Server, served
 from training.manifest import Utterance, read_bytes, read_manifest
 
 RESULTS = Path(__file__).parent / "results" / "long_audio.json"
 SHORT_S = 10.0
+SHORT_TIMES = 4  # each thread and each decoding process has had one
+TIMEOUT_S = 3600.0
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,12 +43,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--minutes", type=float, default=60.0, help="of the recording that memory is measured on"
     )
-    parser.add_argument("--peak", nargs=2, metavar=("FILE", "DECODER"), help="print one transcription's peak")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    if args.peak:
-        _print_peak(args.bundle, Path(args.peak[0]), args.peak[1])
-        return
     transcriber = Transcriber.load(args.bundle, device="cpu")
     utterances = read_manifest(args.manifest)
     sets = {
@@ -95,36 +93,37 @@ def _compare(
 
 
 def _memory(bundle: Path, utterances: list[Utterance], minutes: float, decoder: str) -> dict[str, float]:
-    """Peak memory of a process that transcribes ten seconds, and of one that transcribes so many minutes."""
+    """Peaks of a service, in MiB: after ten seconds of audio, and after so many minutes of it."""
     pool = np.concatenate([_samples(u) for u in utterances[:200]])
     long = np.resize(pool, round(minutes * 60 * SAMPLE_RATE))
-    with tempfile.TemporaryDirectory() as folder:
-        files = {
-            "short": _write(Path(folder) / "short.wav", pool[: round(SHORT_S * SAMPLE_RATE)]),
-            "long": _write(Path(folder) / "long.wav", long),
-        }
-        peaks = {name: _peak_mib(bundle, path, decoder) for name, path in files.items()}
-    return peaks | {"difference": round(peaks["long"] - peaks["short"], 1), "minutes": minutes}
+    settings = {"ASR_BUNDLE": str(bundle), "ASR_TIMEOUT_S": str(TIMEOUT_S)}
+    with tempfile.TemporaryDirectory() as folder, served(settings) as server:
+        short_path = _write(Path(folder) / "short.wav", pool[: round(SHORT_S * SAMPLE_RATE)])
+        long_path = _write(Path(folder) / "long.wav", long)
+        for _ in range(SHORT_TIMES):
+            _post(server, short_path, decoder)
+        short = server.peak_memory_mib()
+        seconds = _post(server, long_path, decoder)
+        peak = server.peak_memory_mib()
+    return {
+        "short": round(short, 1),
+        "long": round(peak, 1),
+        "difference": round(peak - short, 1),
+        "minutes": minutes,
+        "seconds": round(seconds, 1),
+    }
 
 
-def _peak_mib(bundle: Path, path: Path, decoder: str) -> float:
-    command = [
-        sys.executable,
-        "-m",
-        "bench.long_audio",
-        "--bundle",
-        str(bundle),
-        "--peak",
-        str(path),
-        decoder,
-    ]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def _print_peak(bundle: Path, path: Path, decoder: str) -> None:
-    transcriber = Transcriber.load(bundle, device="cpu")
-    transcriber.transcribe(path, DecodingOptions(decoder, word_timestamps=True))  # type: ignore[arg-type]
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+def _post(server: Server, path: Path, decoder: str) -> float:
+    """Seconds that the answer took."""
+    query = {"decoder": decoder, "timestamps": "word", "degrade": "false"}
+    began = time.perf_counter()
+    with path.open("rb") as file:
+        response = httpx2.post(
+            f"{server.address}/transcribe", params=query, files={"file": file}, timeout=TIMEOUT_S
+        )
+    response.raise_for_status()
+    return time.perf_counter() - began
 
 
 def _samples(utterance: Utterance) -> Samples:

@@ -23,7 +23,11 @@ class Server:
 
     def memory_mib(self) -> float:
         """Resident memory of the process and its children."""
-        return sum(map(_resident_kib, self.pids())) / 1024
+        return sum(_kib(pid, "VmRSS") for pid in self.pids()) / 1024
+
+    def peak_memory_mib(self) -> float:
+        """The most that each of them has ever had, added up."""
+        return sum(_kib(pid, "VmHWM") for pid in self.pids()) / 1024
 
     def pids(self) -> list[int]:
         """The process and its children."""
@@ -67,12 +71,13 @@ def _wait_until_ready(address: str) -> None:
         time.sleep(0.1)
 
 
-def _resident_kib(pid: int) -> int:
+def _kib(pid: int, field: str) -> int:
+    """A field of the process's status; 0 when it is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    found = re.search(r"VmRSS:\s+(\d+)", status)
+    found = re.search(rf"{field}:\s+(\d+)", status)
     return int(found[1]) if found else 0
 
 

@@ -1,20 +1,22 @@
-"""Everything at once, for long: python -m bench.soak [--requests 20000] [--callers 8]
+"""Everything at once, for long: python -m bench.soak [--requests 20000] [--callers 8] [--longest 6]
 
-So many requests of all kinds against a running service: recordings by every decoder, OpenAI's endpoint with
-and without streaming, jobs, WebSocket streams, rubbish, callers who leave. Every answer must be one that is
-allowed for its kind (a full service may say so), and memory must be flat: the mean of the last fifth of its
-samples at most `GROWTH_MIB` above that of the second fifth. Results go to bench/results/soak.json; exits with
-1 when one of these does not hold.
+So many requests of all kinds against a running service: recordings of every format by every decoder, with
+hotwords that change, OpenAI's endpoint with and without streaming, jobs, WebSocket streams, rubbish, callers
+who leave. Every answer must be one that is allowed for its kind (a full service may say so), and memory, of
+the service and its decoding processes together, must be flat: over the second half of the requests, the line
+through its samples may rise by `MAX_SLOPE` at the most. Caches fill up in the first half. Results go to
+bench/results/soak.json, after every fiftieth of the way; exits with 1 when one of these does not hold.
 """
 
 import argparse
 import json
+import math
 import random
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,10 +26,12 @@ from websockets.sync.client import connect
 
 from asr.decoding.options import DECODERS
 from bench.server_process import Server, served
+from tests.test_audio import FORMATS, encoded
 from training.manifest import read_bytes, read_manifest
 
 RESULTS = Path(__file__).parent / "results" / "soak.json"
-GROWTH_MIB = 64.0
+MAX_SLOPE = 2.0  # MiB per 1,000 requests, over the second half
+SAMPLES = 50
 BUSY = (429, 503)
 TIMEOUT_S = 120.0
 
@@ -42,38 +46,60 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--manifest", type=Path, default=Path("data/test/manifest.jsonl"))
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--callers", type=int, default=8)
+    parser.add_argument("--longest", type=float, default=6.0, help="seconds of a recording, at the most")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
-    recordings = [read_bytes(u) for u in read_manifest(args.manifest)[::7]]
+    recordings = _recordings(args.manifest, args.longest)
     memory: list[float] = []
     outcomes: Counter[str] = Counter()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         settings = {"ASR_BUNDLE": str(args.bundle), "ASR_JOBS_DIR": folder, "ASR_MAX_JOBS": "1000000"}
         with served(settings) as server, ThreadPoolExecutor(args.callers) as callers:
-            step = max(1, args.requests // 50)
+            step = max(1, args.requests // SAMPLES)
             for start in range(0, args.requests, step):
                 seeds = range(start, min(start + step, args.requests))
                 outcomes.update(callers.map(lambda seed: _ask(server, recordings, seed), seeds))
                 memory.append(round(server.memory_mib(), 1))
+                slope, error = slope_of(memory[len(memory) // 2 :], step)
+                result = {
+                    "requests": seeds.stop,
+                    "callers": args.callers,
+                    "seconds": round(time.perf_counter() - began),
+                    "outcomes": dict(sorted(outcomes.items())),
+                    "memory_mib": memory,
+                    "slope_mib_per_1000_requests": round(slope, 2),
+                    "slope_standard_error": round(error, 2),
+                    "flat": slope <= MAX_SLOPE,
+                }
+                args.results.parent.mkdir(exist_ok=True)
+                args.results.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
                 print(
-                    f"{seeds.stop} requests, {memory[-1]} MiB, {time.perf_counter() - began:.0f} s",
+                    f"{seeds.stop} requests, {memory[-1]} MiB, slope {slope:.2f} +- {error:.2f}, "
+                    f"{time.perf_counter() - began:.0f} s",
                     flush=True,
                 )
-    fifth = max(1, len(memory) // 5)
-    growth = float(np.mean(memory[-fifth:]) - np.mean(memory[fifth : 2 * fifth] or memory))
-    result = {
-        "requests": args.requests,
-        "callers": args.callers,
-        "seconds": round(time.perf_counter() - began),
-        "outcomes": dict(sorted(outcomes.items())),
-        "memory_mib": memory,
-        "growth_mib": round(growth, 1),
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
-    if growth > GROWTH_MIB or any(name.endswith("wrong") for name in outcomes):
+    if not result["flat"] or any(name.endswith("wrong") for name in outcomes):
         sys.exit("failed")
+
+
+def slope_of(memory: Sequence[float], step: int) -> tuple[float, float]:
+    """Least squares over samples that lie so many requests apart: MiB per 1,000 requests, standard error."""
+    if len(memory) < 3:
+        return 0.0, math.inf
+    thousands = np.arange(len(memory)) * step / 1000
+    slope, offset = np.polyfit(thousands, memory, 1)
+    residuals = np.asarray(memory) - (slope * thousands + offset)
+    spread = np.sum((thousands - thousands.mean()) ** 2)
+    return float(slope), float(np.sqrt(np.sum(residuals**2) / (len(memory) - 2) / spread))
+
+
+def _recordings(manifest: Path, longest_s: float) -> list[bytes]:
+    """Speech, and as many tones of every format that is read."""
+    speech = [read_bytes(u) for u in read_manifest(manifest) if u.duration_s <= longest_s]
+    tones = [encoded(*spec, seconds=0.5 + 0.1 * place) for place, spec in enumerate(FORMATS.values())]
+    return [*speech[:: max(1, len(speech) // (4 * len(tones)))], *tones]
 
 
 def _ask(server: Server, recordings: list[bytes], seed: int) -> str:
@@ -91,12 +117,18 @@ def _ask(server: Server, recordings: list[bytes], seed: int) -> str:
 
 def _transcribe(server: Server, recordings: list[bytes], rng: random.Random) -> str:
     query = {
-        "decoder": rng.choice(DECODERS),
+        "decoder": rng.choice([*DECODERS, "all"]),
         "nbest": rng.choice([0, 5, 50]),
         "timestamps": rng.choice(["none", "word"]),
-        "hotwords": rng.sample(["ada", "new york", "tetralogy", "zebra"], rng.randint(0, 3)),
+        "hotwords": [_word(rng) for _ in range(rng.choice([0, 0, 1, 3, 30]))],
+        "channels": rng.choice(["mixed", "mixed", "separate"]),
+        "degrade": rng.choice(["true", "false"]),
     }
     return _post(f"{server.address}/transcribe", rng.choice(recordings), params=query)
+
+
+def _word(rng: random.Random) -> str:
+    return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(3, 10)))
 
 
 def _openai(server: Server, recordings: list[bytes], rng: random.Random) -> str:

@@ -9,6 +9,7 @@ asr-sound lm-doctor domain.txt        # or the text itself
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from pathlib import Path
 from asr.decoding.options import DECODERS, MAX_NBEST, DecodingOptions
 from asr.errors import AsrError
 from service.errors import SettingsError
+from service.memory import bound_caches
 from service.settings import Settings, load_settings
 
 MAX_PATH_CHARS = 4096  # longer arguments of lm-doctor are texts
@@ -28,6 +30,7 @@ DEVICES = ("auto", "cpu", "cuda")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. Errors that we foresee end in one line on standard error."""
     args = _parser().parse_args(arguments)
+    bound_caches(os.environ)
     command: Callable[[argparse.Namespace], int] = args.command
     try:
         return command(args)
