@@ -31,7 +31,7 @@ _ONE = (
     "chunking_strategy",
 )
 _LISTS = ("timestamp_granularities[]", "include[]", "keywords[]", "languages[]")
-FIELDS = frozenset({*_ONE, *_LISTS, "decoder", "hotword_weight"})
+FIELDS = frozenset({*_ONE, *_LISTS, "decoder", "hotword_weight", "degrade"})
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class TranscriptionForm:
     keywords: tuple[str, ...]
     decoder: DecoderName | None
     hotword_weight: float | None
+    degrade: bool  # whether a lesser decoder may be used under pressure
 
     def __post_init__(self) -> None:
         if self.granularities and self.response_format != "verbose_json":
@@ -104,6 +105,7 @@ async def transcription_form(
     hotword_weight: Annotated[
         float | None, Form(ge=0, le=100, description="Bonus per matched keyword, natural logarithm.")
     ] = None,
+    degrade: Annotated[bool, Form(description="Whether pressure may change the decoder.")] = True,
 ) -> TranscriptionForm:
     """The form, checked as far as it can be without a model. Raises OptionsError."""
     _check_fields(await request.form())
@@ -120,6 +122,7 @@ async def transcription_form(
         keywords=tuple(keywords or ()),
         decoder=decoder,
         hotword_weight=hotword_weight,
+        degrade=degrade,
     )
 
 

@@ -45,7 +45,11 @@ async def transcriptions(
 
     async def transcribe(on_part: OnPart | None = None) -> Answer:
         answer = await service.engine.transcribe(
-            recording, options, caller_left=lambda: disconnected(request), on_part=on_part
+            recording,
+            options,
+            caller_left=lambda: disconnected(request),
+            degrade=form.degrade,
+            on_part=on_part,
         )
         request.state.audio_s = round(answer.transcript.duration_s, 3)
         return answer
