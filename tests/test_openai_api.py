@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import httpx2
 import numpy as np
 import openai
 import pytest
@@ -15,7 +17,7 @@ from asr.windows import WindowSettings
 from service.settings import Settings
 from tests.conftest import wav_bytes
 from tests.live_server import live_server
-from tests.scripted_speech import ScriptedSpeech
+from tests.scripted_speech import ScriptedSpeech, wait_for
 
 TWO_PARTS = ("attack at dawn", "or rather at noon")
 
@@ -161,6 +163,29 @@ def test_keywords_are_hotwords_and_prompt_is_tolerated(
     assert speech.calls == [expected] * 2
 
 
+def test_degrade_opts_out_of_lesser_decoders(audio: tuple[str, bytes]) -> None:
+    speech = ScriptedSpeech()
+    speech.gate.clear()
+    settings = Settings(default_decoder="beam_lm_rescore", workers=1, latency_target_s=0.001)
+    with (
+        live_server(speech, settings) as address,
+        openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client,
+        ThreadPoolExecutor(5) as callers,
+    ):
+
+        def used(degrade: bool) -> str:
+            answer = client.audio.transcriptions.with_raw_response.create(
+                file=audio, model="whisper-1", extra_body={"degrade": degrade}
+            )
+            return str(answer.headers["X-Decoder-Used"])
+
+        exact, *free = [callers.submit(used, degrade) for degrade in (False, True, True, True, True)]
+        wait_for(lambda: "asr_in_flight 5.0" in httpx2.get(f"{address}/metrics").text)
+        speech.gate.set()
+        assert exact.result() == "beam_lm_rescore"
+        assert {answer.result() for answer in free} != {"beam_lm_rescore"}
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "named"),
     [
@@ -175,6 +200,8 @@ def test_keywords_are_hotwords_and_prompt_is_tolerated(
         ({"stream": True, "response_format": "vtt"}, 422, "stream"),
         ({"keywords": ["a", "b", "c", "d"]}, 422, "hotwords"),
         ({"extra_body": {"best_of": 5}}, 422, "best_of"),
+        ({"extra_body": {"decoder": "all"}}, 422, "decoder"),
+        ({"extra_body": {"degrade": "perhaps"}}, 422, "degrade"),
         ({"model": "whisper-large-v9"}, 404, "whisper-large-v9"),
     ],
 )
