@@ -7,6 +7,7 @@ ngram.arrays          the n-gram in arrays (`asr.decoding.ngram_file`)
 ngram.bin             in its place in older bundles: KenLM, binary or ARPA
 unigrams.txt          the n-gram's words, one a line
 gpt2/                 GPT-2 and its tokenizer in Hugging Face layout
+lms/NAME/             another n-gram that a request may name: `ngram.arrays` and `unigrams.txt`
 evaluation.json       measured error rates        } absent until evaluated
 MODEL_CARD.md         the same for people         }
 calibration.json      how well confidence and times fit   } absent until `asr-train calibrate`
@@ -15,6 +16,7 @@ reliability.svg       the same as a picture               }
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -26,7 +28,7 @@ from typing import Any
 from asr.acoustic.kinds import AcousticSettings, to_section
 from asr.bundle_checks import acoustic_from_dict, check_files_fit, features_from_dict, settings_from_dict
 from asr.decoding.calibration import Calibration, calibration_from_json
-from asr.decoding.options import DecodingSettings, decoding_to_section
+from asr.decoding.options import DEFAULT_LM, DecodingSettings, decoding_to_section
 from asr.errors import ChecksumError, MismatchError, MissingFileError
 from asr.features import FeatureSettings
 from asr.features import to_section as features_to_section
@@ -39,6 +41,8 @@ NGRAM = "ngram.arrays"
 KENLM = "ngram.bin"
 UNIGRAMS = "unigrams.txt"
 GPT2 = "gpt2"
+LMS = "lms"
+LM_NAME = re.compile("[a-z0-9][a-z0-9_-]{0,31}")
 EVALUATION = "evaluation.json"
 MODEL_CARD = "MODEL_CARD.md"
 CALIBRATION = "calibration.json"
@@ -94,6 +98,7 @@ class Bundle:
             tokenizer=path / TOKENIZER,
             unigrams=path / UNIGRAMS,
             gpt2=path / GPT2,
+            more_unigrams=[path / name / UNIGRAMS for name in _lm_folders(files).values()],
         )
         return cls(path, settings, files, sha256)
 
@@ -123,9 +128,17 @@ class Bundle:
         return cls(path, settings, files, hashlib.sha256(index.encode()).hexdigest())
 
     @property
+    def lm_folders(self) -> dict[str, Path]:
+        """Where the further n-grams are, by name."""
+        return {name: self.path / folder for name, folder in _lm_folders(self.files).items()}
+
+    @property
     def measured_sha256(self) -> str:
-        """Of bundle.json without measurements and calibration: what an evaluation of texts depends on."""
-        files = {n: file for n, file in self.files.items() if n not in MEASUREMENTS}
+        """Of bundle.json without measurements, calibration and further n-grams: what an evaluation of texts
+        depends on."""
+        files = {
+            n: file for n, file in self.files.items() if n not in MEASUREMENTS and not n.startswith(f"{LMS}/")
+        }
         return hashlib.sha256(
             _index_text(replace(self.settings, calibration=None), files).encode()
         ).hexdigest()
@@ -226,6 +239,25 @@ def _check_hashes(path: Path, files: Mapping[str, BundleFile]) -> None:
         hidden = any(part.startswith(".") for part in relative.parts)
         if file.is_file() and not hidden and relative.as_posix() not in {INDEX, *files}:
             raise MismatchError(f"{file} is not listed in {INDEX}: it would be used unverified")
+
+
+def _lm_folders(files: Mapping[str, BundleFile]) -> dict[str, str]:
+    """Folders of the further n-grams, by name. Raises BundleError unless each is whole and nothing else."""
+    found: dict[str, set[str]] = {}
+    for file in files:
+        folder, _, rest = file.partition("/")
+        if folder == LMS:
+            name, _, inner = rest.partition("/")
+            found.setdefault(name, set()).add(inner)
+    for name, held in sorted(found.items()):
+        if not LM_NAME.fullmatch(name) or name == DEFAULT_LM:
+            raise MismatchError(f"{LMS}/{name}: an n-gram's name is {LM_NAME.pattern}, not {DEFAULT_LM}")
+        for needed in (NGRAM, UNIGRAMS):
+            if needed not in held:
+                raise MissingFileError(f"{INDEX} lists no {LMS}/{name}/{needed}, which the n-gram needs")
+        if strangers := held - {NGRAM, UNIGRAMS}:
+            raise MismatchError(f"{LMS}/{name}/{min(strangers)} is no part of an n-gram")
+    return {name: f"{LMS}/{name}" for name in sorted(found)}
 
 
 def _describe(path: Path) -> BundleFile:

@@ -1,7 +1,7 @@
 """Whether a bundle's files belong together. V outputs of the acoustic model, blank included."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -87,6 +87,7 @@ def check_files_fit(
     tokenizer: Path,
     unigrams: Path,
     gpt2: Path,
+    more_unigrams: Sequence[Path] = (),
 ) -> None:
     """Raises MismatchError naming two files, or a file and a setting, that do not fit each other."""
     if not isinstance(acoustic, HuggingFaceCtcSettings) and features.n_mels != acoustic.n_mels:
@@ -100,7 +101,8 @@ def check_files_fit(
             f"the acoustic model's output layer has {acoustic.vocab_size}"
         )
     _check_weights(weights, acoustic)
-    _check_unigrams(unigrams, pieces)
+    for words in (unigrams, *more_unigrams):
+        _check_unigrams(words, pieces)
     _check_gpt2(gpt2)
 
 

@@ -6,6 +6,7 @@ from dataclasses import astuple, replace
 
 from asr import stopwatch
 from asr.decoding.options import DecoderName
+from asr.decoding.posted_text import TextReceipt
 from asr.decoding.receipts import added_up
 from asr.decoding.result import Compared, Hypothesis, RescoringState, Scores, Transcript, Word
 
@@ -40,6 +41,8 @@ def merged(
         hypotheses=tuple(hypotheses[:nbest]),
         compared=_compared([part.compared for part in parts]),
         hotword_receipts=added_up([part.hotword_receipts for part in parts]),
+        lm=parts[0].lm if parts else "",
+        lm_text=_text_receipt([part.lm_text for part in parts]),
         timings_ms=stopwatch.added_up(part.timings_ms for part in parts),
     )
 
@@ -54,6 +57,17 @@ def shifted(words: Iterable[Word], start_s: float, end_s: float) -> list[Word]:
         )
         for word in words
     ]
+
+
+def _text_receipt(parts: Sequence[TextReceipt | None]) -> TextReceipt | None:
+    """Of all parts, which had the same text."""
+    found = [part for part in parts if part is not None]
+    if not found:
+        return None
+    written = found[0].written
+    for part in found[1:]:
+        written = written.plus(part.written)
+    return replace(found[0], written=written)
 
 
 def _compared(parts: Sequence[Sequence[Compared]]) -> tuple[Compared, ...]:

@@ -7,7 +7,8 @@ Shapes: B recordings, T output frames, F mel bands, V CTC outputs (blank include
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,10 +23,12 @@ from asr.acoustic.huggingface_ctc import HuggingFaceCtcSettings, normalised_samp
 from asr.acoustic.kinds import AcousticModel, build
 from asr.audio import SAMPLE_RATE, Samples, Source, read_audio
 from asr.bundle import ACOUSTIC, GPT2, KENLM, NGRAM, TOKENIZER, UNIGRAMS, Bundle
-from asr.decoding.array_ngram import WordNgram, load_ngram
-from asr.decoding.beam import make_beam_decoder
+from asr.decoding.array_ngram import ArrayNgram, WordNgram, load_ngram
 from asr.decoding.greedy import greedy
-from asr.decoding.options import DECODERS, DecodingOptions, Engine
+from asr.decoding.languages import Language, Languages
+from asr.decoding.mixed_ngram import AnyNgram, MixedNgram
+from asr.decoding.options import DECODERS, DEFAULT_LM, DecodingOptions, Engine
+from asr.decoding.posted_text import TextReceipt, fit_of
 from asr.decoding.receipts import HotwordReceipt, judged, unused, with_effect
 from asr.decoding.rescoring import Gpt2Scorer, Precision, rescore_lists
 from asr.decoding.result import Compared, Hypothesis, NBest, Scores, Transcript, Word
@@ -55,14 +58,14 @@ class Transcriber:
         bundle: Bundle,
         tokenizer: Tokenizer,
         acoustic: AcousticModel,
-        lm: WordNgram,
+        ngrams: Mapping[str, WordNgram],
         gpt2: Gpt2Scorer,
         device: torch.device,
         engine: Engine | None = None,
     ) -> None:
         self.bundle = bundle
         self.tokenizer = tokenizer
-        self.lm = lm
+        self.lm = ngrams[DEFAULT_LM]
         self.gpt2 = gpt2
         self.settings = bundle.settings.decoding
         self.calibration = bundle.settings.calibration
@@ -74,7 +77,7 @@ class Transcriber:
         self._acoustic = acoustic
         # A request asks several times, and a caller's next one brings the same list.
         self._judged = lru_cache(maxsize=32)(partial(judged, tokenizer=tokenizer))
-        self._beam = make_beam_decoder(tokenizer, lm, self.settings, engine)
+        self.languages = Languages(tokenizer, ngrams, self.settings, engine)
 
     @classmethod
     def load(
@@ -99,7 +102,7 @@ class Transcriber:
                 bundle,
                 Tokenizer.load(bundle.path / TOKENIZER),
                 acoustic.eval().requires_grad_(False).to(place),
-                load_ngram(bundle.path / NGRAM, bundle.path / KENLM, bundle.path / UNIGRAMS),
+                _load_ngrams(bundle),
                 Gpt2Scorer.load(bundle.path / GPT2, place, rescore_precision),
                 place,
                 engine,
@@ -208,11 +211,18 @@ class Transcriber:
     def search(
         self, posteriors: Posteriors, options: DecodingOptions, *, deadline: float | None = None
     ) -> NBest:
-        """The hypotheses of greedy decoding or beam search, before GPT-2. Raises DecodingTimeoutError."""
+        """The hypotheses of greedy decoding or beam search, before GPT-2.
+
+        Raises DecodingTimeoutError, and OptionsError as `check` does or for a posted text without words.
+        """
         stopwatch = Stopwatch(posteriors.timings_ms)
+        language = None
+        if options.decoder != "greedy":
+            with stopwatch.stage("lm_text") if options.lm_text else nullcontext():
+                language = self.languages.of(options)
         with stopwatch.stage("decoding"):
-            hypotheses = self._search(posteriors.log_probs, options, deadline)
-        return NBest(tuple(hypotheses), timings_ms=stopwatch.timings_ms)
+            hypotheses = self._search(posteriors.log_probs, options, language, deadline)
+        return NBest(tuple(hypotheses), timings_ms=stopwatch.timings_ms, language=language)
 
     def rescore_batch(
         self, lists: Sequence[NBest], *, budget_s: float | None = None, deadline: float | None = None
@@ -230,7 +240,8 @@ class Transcriber:
         started = time.perf_counter()
         try:
             reweighted = [
-                reweight_for_gpt2(nbest.hypotheses[:limit], self.lm, self.settings) for nbest in lists
+                reweight_for_gpt2(nbest.hypotheses[:limit], self._lm_of(nbest), self.settings)
+                for nbest in lists
             ]
             found = rescore_lists(reweighted, self.gpt2, self.settings.gamma, limit, deadline=stop)
             rescored = [
@@ -249,7 +260,7 @@ class Transcriber:
         words: tuple[Word, ...] = ()
         if options.word_timestamps:
             with stopwatch.stage("alignment"):
-                words = self._describe(posteriors, found.hypotheses, options)
+                words = self._describe(posteriors, found, options)
         return Transcript(
             text=found.hypotheses[0].text,
             decoder=options.decoder,
@@ -259,9 +270,20 @@ class Transcriber:
             rescoring=found.rescoring,
             hypotheses=found.hypotheses[: options.nbest],
             compared=self._compared(posteriors, found, options) if options.compare else (),
-            hotword_receipts=self._receipts(found.hypotheses[0].text, options),
+            hotword_receipts=self._receipts(found, options),
+            lm=found.language.name if found.language else "",
+            lm_text=_text_receipt(found),
             timings_ms=stopwatch.timings_ms,
         )
+
+    def check(self, options: DecodingOptions) -> None:
+        """Raises OptionsError for what this bundle cannot do: an n-gram that it has not."""
+        self.languages.check(options)
+
+    @property
+    def lms(self) -> tuple[str, ...]:
+        """Names of the bundle's n-grams, the default's first."""
+        return self.languages.names
 
     def signs(self, posteriors: Posteriors, transcript: Transcript) -> Signs:
         """What tells whether texts are still like those that the bundle was made for."""
@@ -307,14 +329,18 @@ class Transcriber:
         return [next(found) if len(features_TF) else nothing for features_TF in features]
 
     def _search(
-        self, log_probs_TV: NDArray[np.float32], options: DecodingOptions, deadline: float | None
+        self,
+        log_probs_TV: NDArray[np.float32],
+        options: DecodingOptions,
+        language: Language | None,
+        deadline: float | None,
     ) -> list[Hypothesis]:
-        """Hypotheses, best first, at least one."""
+        """Hypotheses, best first, at least one. language: None for greedy decoding."""
         if not len(log_probs_TV):
             return [Hypothesis("", Scores(acoustic=0.0))]
-        if options.decoder == "greedy":
+        if language is None:
             return [greedy(log_probs_TV, self.tokenizer)]
-        return self._beam.decode(
+        return language.beam.decode(
             log_probs_TV,
             hotwords=self._accepted(options),
             hotword_weight=self._hotword_weight(options),
@@ -329,7 +355,7 @@ class Transcriber:
         if options.decoder == "beam_lm_rescore":
             best["beam_lm"] = (found.searched or found.hypotheses)[0]
         if options.decoder != "greedy":
-            (best["greedy"],) = self._search(posteriors.log_probs, DecodingOptions("greedy"), None)
+            (best["greedy"],) = self._search(posteriors.log_probs, DecodingOptions("greedy"), None, None)
         return tuple(Compared(d, best[d].text, best[d].scores) for d in DECODERS if d in best)
 
     def _hotword_weight(self, options: DecodingOptions) -> float:
@@ -338,26 +364,46 @@ class Transcriber:
     def _accepted(self, options: DecodingOptions) -> tuple[str, ...]:
         return tuple(r.phrase for r in self._judged(options.hotwords) if r.accepted)
 
-    def _receipts(self, text: str, options: DecodingOptions) -> tuple[HotwordReceipt, ...]:
+    def _lm_of(self, found: NBest) -> AnyNgram:
+        return self.lm if found.language is None else found.language.lm
+
+    def _receipts(self, found: NBest, options: DecodingOptions) -> tuple[HotwordReceipt, ...]:
         receipts, weight = self._judged(options.hotwords), self._hotword_weight(options)
         if options.decoder == "greedy" or weight == 0.0:
             return unused(receipts)
-        return with_effect(receipts, text, weight, self.lm, self.settings.unknown_word_logp)
+        text, lm = found.hypotheses[0].text, self._lm_of(found)
+        return with_effect(receipts, text, weight, lm, self.settings.unknown_word_logp)
 
-    def _describe(
-        self, posteriors: Posteriors, hypotheses: Sequence[Hypothesis], options: DecodingOptions
-    ) -> tuple[Word, ...]:
+    def _describe(self, posteriors: Posteriors, found: NBest, options: DecodingOptions) -> tuple[Word, ...]:
         return describe_words(
             posteriors.log_probs,
-            hypotheses,
+            found.hypotheses,
             options.decoder,
             self.tokenizer,
-            lm=self.lm,
+            lm=self._lm_of(found),
             calibration=self.calibration,
             frame_s=self.frame_s,
             duration_s=posteriors.duration_s,
             hotwords=self._accepted(options),
         )
+
+
+def _load_ngrams(bundle: Bundle) -> dict[str, WordNgram]:
+    """By name. Raises MissingFileError and MismatchError."""
+    path = bundle.path
+    default = load_ngram(path / NGRAM, path / KENLM, path / UNIGRAMS)
+    return {DEFAULT_LM: default} | {
+        name: ArrayNgram.load(folder / NGRAM, folder / UNIGRAMS) for name, folder in bundle.lm_folders.items()
+    }
+
+
+def _text_receipt(found: NBest) -> TextReceipt | None:
+    """What a posted text did in the chosen hypothesis."""
+    language = found.language
+    if language is None or language.receipt is None:
+        return None
+    assert isinstance(language.lm, MixedNgram)
+    return replace(language.receipt, written=fit_of(language.lm, [found.hypotheses[0].text]))
 
 
 def _place(device: Device) -> torch.device:

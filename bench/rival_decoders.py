@@ -12,7 +12,18 @@ import numpy as np
 from asr.decoding.arpa import Level, NgramTable, write_table
 from asr.decoding.array_ngram import ArrayNgram
 from asr.decoding.ngram import NgramLM
-from asr.decoding.ngram_file import NgramArrays
+from asr.decoding.ngram_file import (
+    BACKOFF_AT,
+    BACKOFF_TABLE,
+    BACKOFF_WIDTH,
+    CHILD_AT,
+    CHILD_WIDTH,
+    LOGP_AT,
+    LOGP_TABLE,
+    LOGP_WIDTH,
+    WORD_AT,
+    NgramArrays,
+)
 from asr.decoding.options import DecodingSettings
 from asr.decoding.pyctcdecode_beam import PyctcdecodeDecoder
 from asr.errors import TextError
@@ -34,19 +45,17 @@ def arpa_of(lm: ArrayNgram, path: Path) -> Path:
         count = counts[n]
         keys = np.arange(count)
         if n:
-            firsts = _numbers(
-                arrays.data, arrays.child_at[n - 1], arrays.child_width[n - 1], counts[n - 1] + 1
-            )
+            firsts = _children(arrays, n - 1, counts[n - 1])
             parents = np.repeat(np.arange(counts[n - 1]), np.diff(firsts))
-            keys = parents * len(words) + _numbers(arrays.data, arrays.word_at[n], arrays.word_width, count)
+            keys = parents * len(words) + _numbers(
+                arrays.data, int(arrays.layout[n, WORD_AT]), arrays.word_width, count
+            )
         if not last:
             counts.append(int(_children(arrays, n, count)[-1]))
-        logp = _values(arrays, arrays.logp_at[n], arrays.logp_width[n], arrays.logp_table[n], count)
+        logp = _values(arrays, arrays.layout[n, [LOGP_AT, LOGP_WIDTH, LOGP_TABLE]], count)
         backoff = np.zeros(count, np.float32)
         if not last:
-            backoff = _values(
-                arrays, arrays.backoff_at[n], arrays.backoff_width[n], arrays.backoff_table[n], count
-            )
+            backoff = _values(arrays, arrays.layout[n, [BACKOFF_AT, BACKOFF_WIDTH, BACKOFF_TABLE]], count)
         levels.append(Level(keys, logp, backoff))
     write_table(NgramTable(words, levels), path)
     return path
@@ -118,8 +127,9 @@ def _numbers(data: np.ndarray, at: int, width: int, count: int) -> np.ndarray:
 
 def _children(arrays: NgramArrays, n: int, count: int) -> np.ndarray:
     """(count + 1,): where the children of each node of a level begin."""
-    return _numbers(arrays.data, arrays.child_at[n], arrays.child_width[n], count + 1)
+    return _numbers(arrays.data, *arrays.layout[n, [CHILD_AT, CHILD_WIDTH]].tolist(), count + 1)
 
 
-def _values(arrays: NgramArrays, at: int, width: int, table: int, count: int) -> np.ndarray:
+def _values(arrays: NgramArrays, columns: np.ndarray, count: int) -> np.ndarray:
+    at, width, table = columns.tolist()
     return arrays.values[table + _numbers(arrays.data, at, width, count)]

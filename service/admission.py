@@ -114,13 +114,14 @@ class Admission:
 
         That is the first with which everything in the house would be done within the latency target, nobody
         using a better one. A recording that takes longer than the target by itself is no reason: only the
-        others are. Hotwords and n-best lists need a beam search, whatever the queue.
+        others are. Hotwords, n-grams and n-best lists need a beam search, whatever the queue.
         """
         target_s = self._latency_target_s
         place = DECODERS.index(ticket.decoder)
         if target_s is None or len(self._inside) == 1:
             return ticket.decoder, ""
-        lowest = 1 if (options.hotwords or options.nbest > 1) and place else 0
+        needs_search = options.hotwords or options.lm or options.lm_text or options.nbest > 1
+        lowest = 1 if needs_search and place else 0
         allowed_s = max(target_s, self._work_s(ticket, ticket.decoder))
         asked_s = self._drained_s(place)
         chosen = place

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from asr.errors import AsrError
 from service.engine import Engine
 from service.errors import BusyError, error_response
+from service.form_limit import LONGEST_FIELD, MAX_FIELDS
 from service.jobs import JOB_PATHS, open_jobs
 from service.jobs import router as jobs_router
 from service.keys import ApiKeys
@@ -27,10 +28,6 @@ from service.speech import Loader, Readiness, load_speech
 from service.stream import STREAM_PATH
 from service.stream import router as stream_router
 from service.upload_limit import UploadLimit
-
-MULTIPART_OVERHEAD_FIELDS = 24  # form fields beside the hotwords that are read before they are ignored
-LONGEST_FIELD = 8192  # bytes; OpenAI's clients send prompts
-BYTES_PER_CHAR = 4  # of UTF-8, at the most
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +66,8 @@ def create_app(
         version=version("asr-sound"),
         lifespan=lifespan,
         redoc_url=None,
-        form_limits={
-            "max_files": 1,
-            "max_fields": settings.max_hotwords + MULTIPART_OVERHEAD_FIELDS,
-            "max_part_size": max(settings.max_hotword_chars * BYTES_PER_CHAR, LONGEST_FIELD),
-        },
+        # Of forms that are not multipart, which can hold no recording; for those see service/form_limit.py.
+        form_limits={"max_files": 1, "max_fields": MAX_FIELDS, "max_part_size": LONGEST_FIELD},
     )
     app.state.service = service
     app.state.jobs = None

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from asr.decoding.options import DECODERS, MAX_NBEST, DecodingOptions
@@ -50,13 +50,16 @@ def _parser() -> argparse.ArgumentParser:
 
     transcribe = commands.add_parser("transcribe", help="write the text of recordings")
     transcribe.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    transcribe.add_argument("--decoder", choices=DECODERS, help="default: as the service")
+    transcribe.add_argument(
+        "--decoder", choices=(*DECODERS, "all"), help="default: as the service; all: what each makes of it"
+    )
     transcribe.add_argument("--nbest", type=int, default=0, help=f"hypotheses in --json, 0-{MAX_NBEST}")
     transcribe.add_argument("--timestamps", choices=("none", "word"), default="none", help="words in --json")
     transcribe.add_argument(
         "--hotword", action="append", default=[], help="word or phrase to favour; repeatable"
     )
     transcribe.add_argument("--hotword-weight", type=float, help="natural-log bonus per matched hotword")
+    _add_lm_flags(transcribe)
     transcribe.add_argument(
         "--json", action="store_true", help="one JSON object a line, as the service answers"
     )
@@ -67,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("lm-doctor", help="what the language models make of a text of your domain")
     doctor.add_argument("text", metavar="TEXT|FILE", help="a text, or a file of one sentence a line")
     doctor.add_argument("--terms", type=int, default=30, help="distinct words shown, the worst first")
+    _add_lm_flags(doctor)
     doctor.add_argument("--json", action="store_true", help="one JSON object, with every distinct word")
     doctor.add_argument("--bundle", type=Path, help="bundle folder; default: as the service")
     doctor.set_defaults(command=_lm_doctor)
@@ -81,6 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("folder", type=Path, metavar="DIR")
     verify.set_defaults(command=_verify)
     return parser
+
+
+def _add_lm_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lm", metavar="NAME", help="one of the bundle's n-grams; default: its first")
+    parser.add_argument(
+        "--lm-text", type=Path, metavar="FILE", help="a text of the topic, whose own n-gram is mixed in"
+    )
+    parser.add_argument("--lm-text-weight", type=float, help="of that n-gram in the mixture, 0-1")
 
 
 # The commands import what they need themselves: torch takes seconds, and `--help` should not.
@@ -128,15 +140,21 @@ def _transcribe(args: argparse.Namespace) -> int:
     from service.speech import load_speech
 
     settings = _with_flags(load_settings(), args)
+    compare = args.decoder == "all"
     options = DecodingOptions(
-        decoder=args.decoder or settings.default_decoder,
+        decoder=DECODERS[-1] if compare else args.decoder or settings.default_decoder,
+        compare=compare,
         nbest=args.nbest,
         word_timestamps=args.timestamps == "word",
         hotwords=tuple(args.hotword),
         hotword_weight=args.hotword_weight,
         rescore_budget_s=settings.rescore_budget_s,
+        lm=args.lm,
+        lm_text=_posted_text(args, settings),
+        lm_text_weight=args.lm_text_weight,
     )
     speech = load_speech(settings)
+    speech.check(options)
     failed = False
     for path in args.files:
         try:
@@ -151,14 +169,29 @@ def _transcribe(args: argparse.Namespace) -> int:
             body = TranscribeResponse.of(transcript, speech, request_id="", waited_s=0.0)
             print(json.dumps({"file": str(path)} | body.model_dump(exclude={"request_id"})))
         else:
-            print(transcript.text if len(args.files) == 1 else f"{path}\t{transcript.text}")
+            lines = [f"{one.decoder}\t{one.text}" for one in transcript.compared] or [transcript.text]
+            for line in lines:
+                print(line if len(args.files) == 1 else f"{path}\t{line}")
     return 1 if failed else 0
+
+
+def _posted_text(args: argparse.Namespace, settings: Settings) -> str:
+    """The text of --lm-text. Raises OSError, and OptionsError as for one that is posted."""
+    from service.parameters import bounded_text
+
+    if args.lm_text is None:
+        return ""
+    return bounded_text(args.lm_text.read_text(encoding="utf-8", errors="replace"), settings)
 
 
 def _lm_doctor(args: argparse.Namespace) -> int:
     """Write what the bundle's language models make of a text."""
     from asr.decoding.lm_doctor import diagnose
+    from asr.decoding.mixed_ngram import MixedNgram
+    from asr.decoding.posted_text import fit_of
+    from asr.text import normalise
     from asr.transcriber import Transcriber
+    from service.schemas import LmTextBody
 
     settings = load_settings()
     if args.bundle is not None:
@@ -166,11 +199,26 @@ def _lm_doctor(args: argparse.Namespace) -> int:
     path = Path(args.text)
     is_file = len(args.text) < MAX_PATH_CHARS and path.is_file()
     text = path.read_text(encoding="utf-8", errors="replace") if is_file else args.text
+    options = DecodingOptions(
+        "beam_lm", lm=args.lm, lm_text=_posted_text(args, settings), lm_text_weight=args.lm_text_weight
+    )
     models = Transcriber.load(settings.bundle_dir, "cpu")
-    found = diagnose(text.splitlines(), models.tokenizer, models.lm, models.gpt2, models.settings)
+    language = models.languages.of(options)
+    found = diagnose(text.splitlines(), models.tokenizer, language.lm, models.gpt2, models.settings)
+    mixed = None
+    if language.receipt is not None and isinstance(language.lm, MixedNgram):
+        fit = fit_of(language.lm, [normalise(line) for line in text.splitlines()])
+        mixed = LmTextBody.model_validate(replace(language.receipt, written=fit))
     if args.json:
-        print(json.dumps(asdict(found)))
+        more = {} if mixed is None else {"lm_text": mixed.model_dump()}
+        print(json.dumps(asdict(found) | more))
         return 0
+    if mixed is not None:
+        print(
+            f"{args.lm_text} mixed in at {mixed.weight:g}: {mixed.n_new_words} words that the n-gram "
+            f"{language.name} does not know; its perplexity {mixed.written.perplexity_alone:.0f} -> "
+            f"{mixed.written.perplexity_mixed:.0f}"
+        )
     print(
         f"{found.words} words in {found.sentences} sentences, {found.unknown_words} "
         f"({found.unknown_share:.1%}) outside the n-gram's vocabulary\n"

@@ -74,9 +74,11 @@ class Engine:
         timeout_s: from now, waiting included. max_duration_s: of the recording. Both None: the settings'.
         degrade: whether a lesser decoder may be used under pressure. on_part: told of each part of a long
         recording, on any thread, as soon as it is decoded. Raises NotReadyError, BusyError, StoppingError,
-        TimedOutError, CallerLeftError; and what the Transcriber raises.
+        TimedOutError, CallerLeftError; OptionsError for an n-gram that there is not; and what the Transcriber
+        raises.
         """
         speech = self._readiness.speech
+        speech.check(options)
         settings = self._settings
         timeout_s = settings.timeout_s if timeout_s is None else timeout_s
         ticket = self._admission.enter(options.decoder)

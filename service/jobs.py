@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.engine import Engine
 from service.errors import NoJobsError
+from service.form_limit import FormRoute
 from service.job_runner import JobRunner
 from service.job_store import Job, JobStore, State, Wish
 from service.parameters import Parameters
@@ -22,7 +23,7 @@ from service.speech import Readiness
 JOB_PATHS = ("/v1/jobs",)
 UNKNOWN: dict[int | str, dict[str, object]] = {status: {"model": ErrorResponse} for status in (404, 422, 500)}
 
-router = APIRouter()
+router = APIRouter(route_class=FormRoute)
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ async def submit(
     request: Request, response: Response, jobs: Shared, owner: Owner, recording: Recording, asked: Parameters
 ) -> JobBody:
     """Take a recording to be transcribed later."""
+    if asked.options.lm is not None or asked.options.lm_text:  # refused now, not when its turn comes
+        jobs.runner.readiness.speech.check(asked.options)
     wish = Wish(asked.options, asked.channels, recording.raw)
     job = await run_in_threadpool(jobs.store.add, wish, cast(BinaryIO, recording.content), owner)
     jobs.runner.look()

@@ -31,7 +31,8 @@ _ONE = (
     "chunking_strategy",
 )
 _LISTS = ("timestamp_granularities[]", "include[]", "keywords[]", "languages[]")
-FIELDS = frozenset({*_ONE, *_LISTS, "decoder", "hotword_weight", "degrade"})
+_OURS = ("decoder", "hotword_weight", "degrade", "lm", "lm_text", "lm_text_weight")
+FIELDS = frozenset({*_ONE, *_LISTS, *_OURS})
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class TranscriptionForm:
     decoder: DecoderName | None
     hotword_weight: float | None
     degrade: bool  # whether a lesser decoder may be used under pressure
+    lm: str | None
+    lm_text: str
+    lm_text_weight: float | None
 
     def __post_init__(self) -> None:
         if self.granularities and self.response_format != "verbose_json":
@@ -72,6 +76,9 @@ class TranscriptionForm:
             hotwords=hotwords,
             hotword_weight=self.hotword_weight,
             rescore_budget_s=budget_s,
+            lm=self.lm,
+            lm_text=self.lm_text,
+            lm_text_weight=self.lm_text_weight,
         )
 
 
@@ -106,6 +113,11 @@ async def transcription_form(
         float | None, Form(ge=0, le=100, description="Bonus per matched keyword, natural logarithm.")
     ] = None,
     degrade: Annotated[bool, Form(description="Whether pressure may change the decoder.")] = True,
+    lm: Annotated[str | None, Form(description="One of the bundle's n-grams.")] = None,
+    lm_text: Annotated[str, Form(description="A text of the topic, whose own n-gram is mixed in.")] = "",
+    lm_text_weight: Annotated[
+        float | None, Form(gt=0, lt=1, description="Of that n-gram in the mixture.")
+    ] = None,
 ) -> TranscriptionForm:
     """The form, checked as far as it can be without a model. Raises OptionsError."""
     _check_fields(await request.form())
@@ -123,6 +135,9 @@ async def transcription_form(
         decoder=decoder,
         hotword_weight=hotword_weight,
         degrade=degrade,
+        lm=lm,
+        lm_text=lm_text,
+        lm_text_weight=lm_text_weight,
     )
 
 

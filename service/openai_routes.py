@@ -9,15 +9,16 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from asr.decoding.result import Transcript
 from asr.long_audio import Part
 from service.events import OnPart, PartStream, event_stream
+from service.form_limit import FormRoute
 from service.journey import Answer
 from service.openai_form import TranscriptionForm, check_model, transcription_form
 from service.openai_schemas import TextDelta, TextDone, Transcription, token_logprobs, transcription, verbose
-from service.parameters import bounded_hotwords
+from service.parameters import bounded_hotwords, bounded_text
 from service.recording import audio_of
 from service.routes import FAILURES, Shared, decoder_headers, disconnected
 from service.subtitles import cues, srt, vtt
 
-router = APIRouter()
+router = APIRouter(route_class=FormRoute)
 
 ANSWERS: dict[int | str, dict[str, object]] = {
     200: {
@@ -39,6 +40,7 @@ async def transcriptions(
     speech, settings = service.readiness.speech, service.settings
     check_model(form.model, speech.name)
     hotwords = bounded_hotwords(form.keywords, settings)
+    bounded_text(form.lm_text, settings)
     options = form.options(settings.default_decoder, hotwords, settings.rescore_budget_s)
     request.state.decoder = options.decoder
     recording = audio_of(form.file)

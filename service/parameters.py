@@ -43,6 +43,16 @@ async def asked_parameters(
     hotword_weight: Annotated[
         float | None, Query(ge=0, le=100, description="Bonus per matched hotword, natural logarithm.")
     ] = None,
+    lm: Annotated[
+        str | None,
+        Query(description="One of the bundle's n-grams, as `GET /v1/models` lists them."),
+    ] = None,
+    lm_text: Annotated[
+        str, Form(description="A text of the recording's topic, whose own n-gram is mixed in.")
+    ] = "",
+    lm_text_weight: Annotated[
+        float | None, Query(gt=0, lt=1, description="Of that n-gram in the mixture. Default: the bundle's.")
+    ] = None,
     channels: Annotated[
         Channels, Query(description="`separate` transcribes each channel by itself and fills `channels`.")
     ] = "mixed",
@@ -61,6 +71,9 @@ async def asked_parameters(
         hotwords=bounded_hotwords([*(hotwords or ()), *(form_hotwords or ())], settings),
         hotword_weight=hotword_weight,
         rescore_budget_s=settings.rescore_budget_s if rescore_budget_s is None else rescore_budget_s,
+        lm=lm,
+        lm_text=bounded_text(lm_text, settings),
+        lm_text_weight=lm_text_weight,
     )
     request.state.decoder = options.decoder
     return Asked(options, channels, degrade)
@@ -76,3 +89,14 @@ def bounded_hotwords(hotwords: Sequence[str], settings: Settings) -> tuple[str, 
     if any(len(hotword) > settings.max_hotword_chars for hotword in hotwords):
         raise OptionsError(f"a hotword is longer than {settings.max_hotword_chars} characters")
     return tuple(hotwords)
+
+
+def bounded_text(text: str, settings: Settings) -> str:
+    """A posted text. Raises OptionsError for one that is too long or plainly has no words."""
+    if len(text) > settings.max_lm_text_chars:
+        raise OptionsError(
+            f"lm_text has {len(text)} characters, at most {settings.max_lm_text_chars} are taken"
+        )
+    if text and not any(map(str.isalpha, text)):
+        raise OptionsError("lm_text has no words that could be spoken")
+    return text

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from asr.decoding.options import DECODERS
 from service.engine import Engine
+from service.form_limit import FormRoute
 from service.journey import Answer
 from service.metrics import Metrics
 from service.parameters import Parameters
@@ -29,7 +30,7 @@ FAILURES: dict[int | str, dict[str, object]] = {
 }
 NOT_READY: dict[int | str, dict[str, object]] = {503: {"model": ErrorResponse}}
 
-router = APIRouter()
+router = APIRouter(route_class=FormRoute)
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ async def models(service: Shared) -> ModelList:
         sample_rate=speech.sample_rate,
         decoders=DECODERS,
         default_decoder=service.settings.default_decoder,
+        lms=speech.lms,
     )
     return ModelList(data=[entry])
 

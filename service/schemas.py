@@ -67,6 +67,26 @@ class HotwordReceiptBody(_FromObject):
     score: float
 
 
+class FitBody(_FromObject):
+    """Perplexities per word, a text's end counting as one: the bundle's n-gram alone, and with the text."""
+
+    tokens: int
+    perplexity_alone: float | None
+    perplexity_mixed: float | None
+
+
+class LmTextBody(_FromObject):
+    """What became of the posted text."""
+
+    weight: float
+    sentences: int
+    words: int
+    n_new_words: int
+    new_words: list[str]
+    held_out: FitBody
+    written: FitBody
+
+
 class WordBody(_FromObject):
     word: str
     start_s: float
@@ -98,6 +118,7 @@ class ChannelBody(_FromObject):
     rescoring: RescoringState
     hypotheses: list[HypothesisBody]
     hotword_receipts: list[HotwordReceiptBody]
+    lm_text: LmTextBody | None
 
 
 class TranscribeResponse(BaseModel):
@@ -114,6 +135,8 @@ class TranscribeResponse(BaseModel):
     hypotheses: list[HypothesisBody]
     decoders: list[ComparedBody] = []
     hotword_receipts: list[HotwordReceiptBody] = []
+    lm: str = ""
+    lm_text: LmTextBody | None = None
     channels: list[ChannelBody] = []
     timings_ms: dict[str, float]
     model: ModelBody
@@ -147,6 +170,8 @@ class TranscribeResponse(BaseModel):
             hypotheses=[HypothesisBody.model_validate(hypothesis) for hypothesis in transcript.hypotheses],
             decoders=[ComparedBody.model_validate(compared) for compared in transcript.compared],
             hotword_receipts=[HotwordReceiptBody.model_validate(r) for r in transcript.hotword_receipts],
+            lm=transcript.lm,
+            lm_text=None if transcript.lm_text is None else LmTextBody.model_validate(transcript.lm_text),
             timings_ms={"queue": waited_s * 1000} | transcript.timings_ms,
             model=ModelBody.model_validate(model),
             request_id=request_id,
@@ -174,6 +199,7 @@ class TranscribeResponse(BaseModel):
             hypotheses=(),
             compared=(),
             hotword_receipts=(),
+            lm_text=None,
             timings_ms=added_up(answer.transcript.timings_ms for answer in answers),
         )
         body = cls.of(
@@ -200,6 +226,7 @@ class ModelEntry(BaseModel):
     sample_rate: int
     decoders: Sequence[DecoderName]
     default_decoder: DecoderName
+    lms: Sequence[str]
 
 
 class ModelList(BaseModel):

@@ -43,10 +43,12 @@ class Settings(BaseSettings):
     """Seconds that a caller has for sending the request body."""
     max_duration_s: float = Field(default=14400.0, gt=0, le=86_400)
     """Longest recording, in seconds of decoded audio."""
-    max_hotwords: int = Field(default=100, ge=0, le=10_000)
+    max_hotwords: int = Field(default=1000, ge=0, le=10_000)
     """Hotwords in one request."""
     max_hotword_chars: int = Field(default=100, ge=1, le=1000)
     """Characters in one hotword."""
+    max_lm_text_chars: int = Field(default=200_000, ge=0, le=5_000_000)
+    """Characters in a text that is posted to be mixed into the n-gram; 0: none is taken."""
     workers: int | None = Field(default=None, ge=1, le=64)
     """Threads that all work is done on; none: one for each core that the process may use."""
     max_queued_s: float = Field(default=1200.0, gt=0, le=1_000_000)

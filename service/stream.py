@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, WebSocket
@@ -29,6 +30,7 @@ async def stream(
     decoder: Annotated[str | None, Query()] = None,
     hotwords: Annotated[list[str] | None, Query()] = None,
     hotword_weight: Annotated[str | None, Query()] = None,
+    lm: Annotated[str | None, Query()] = None,
     partials: Annotated[str, Query()] = "true",
 ) -> None:
     """Words of what is being said. Parameters are texts: a wrong one is answered by more than a 403."""
@@ -36,11 +38,11 @@ async def stream(
     await socket.accept()
     async with told(socket):
         with _place(socket, service):
-            options = _options(service, decoder, hotwords or [], hotword_weight)
+            options = replace(_options(service, decoder, hotwords or [], hotword_weight), lm=lm)
             socket.scope["state"]["decoder"] = options.decoder
             raw = raw_audio(f"audio/pcm;rate={rate};channels={channels};encoding={encoding}")
             assert raw is not None
-            _ = service.readiness.speech
+            service.readiness.speech.check(options)
             session = StreamSession(
                 socket,
                 service.engine,

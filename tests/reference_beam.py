@@ -86,11 +86,43 @@ def log_sum(logps: Iterable[float]) -> float:
 
 
 @dataclass(frozen=True)
+class SlowMixture:
+    """Two n-grams interpolated, each asked by itself; a word that one lacks has probability 0 there."""
+
+    first: ArrayNgram
+    second: ArrayNgram
+    weight: float  # of the second
+
+    @property
+    def words(self) -> frozenset[str]:
+        return self.first.words | self.second.words
+
+    def __contains__(self, word: str) -> bool:
+        return word in self.words
+
+    def has_prefix(self, prefix: str) -> bool:
+        return any(word.startswith(prefix) for word in self.words)
+
+    def start_state(self) -> tuple[object, object]:
+        return self.first.start_state(), self.second.start_state()
+
+    def advance(self, state: tuple[object, object], word: str) -> tuple[float, tuple[object, object]]:
+        first_logp, first = self.first.advance(state[0], word)
+        second_logp, second = self.second.advance(state[1], word)
+        p = 0.0
+        if word in self.first or word == "</s>" or word not in self.second:
+            p += (1 - self.weight) * math.exp(first_logp)
+        if word in self.second or word == "</s>":
+            p += self.weight * math.exp(second_logp)
+        return math.log(p), (first, second)
+
+
+@dataclass(frozen=True)
 class SlowLanguage:
     """What a text gets beside its acoustics, looked at anew for every text. lm None: no n-gram."""
 
     settings: DecodingSettings
-    lm: ArrayNgram | None = None
+    lm: ArrayNgram | SlowMixture | None = None
     unigrams: Mapping[str, float] = field(default_factory=dict)  # natural-log P of single words, <unk> too
     hotwords: tuple[str, ...] = ()
     weight: float = 0.0

@@ -14,6 +14,7 @@ from asr.audio import SAMPLE_RATE, Samples, Source, read_audio
 from asr.decoding.options import DecodingOptions
 from asr.decoding.result import Hypothesis, NBest, Scores, Transcript, Word
 from asr.drift import Signs
+from asr.errors import OptionsError
 from asr.recording import Posteriors, Prepared
 from asr.windows import WindowSettings
 from service.app import create_app
@@ -33,6 +34,7 @@ class ScriptedSpeech:
     blank_id = 0
     frame_samples = 640
     windows = WindowSettings()
+    lms = ("default", "legal")
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error  # raised by every search
@@ -43,6 +45,10 @@ class ScriptedSpeech:
         self.calls: list[DecodingOptions] = []  # of each search
         self.seconds_left: list[float] = []
         self.rescored: list[int] = []  # lists in each pass
+
+    def check(self, options: DecodingOptions) -> None:
+        if options.lm is not None and options.lm not in self.lms:
+            raise OptionsError(f"lm must be one of {', '.join(self.lms)}, not {options.lm!r}")
 
     def prepare_samples(self, samples: Samples, timings_ms: dict[str, float] | None = None) -> Prepared:
         features = torch.zeros(len(samples) // 160, 1)

@@ -19,6 +19,8 @@ from service.server import Server
 from service.settings import Settings
 from tests.scripted_speech import wait_until_ready
 
+TOPIC = "The zebra ran.\nWe see a zebra on the mat.\n"
+
 
 @pytest.fixture
 def audio(tmp_path: Path, recording: bytes) -> Path:
@@ -40,11 +42,18 @@ def broken_bundle(tmp_path: Path, tiny_bundle: Path) -> Path:
 def test_transcribe_writes_what_the_service_answers(
     audio: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    topic = audio.with_name("topic.txt")
+    topic.write_text(TOPIC)
     with TestClient(create_app(Settings(bundle=tiny_bundle, device="cpu"))) as client:
         wait_until_ready(client)
-        for decoder in DECODERS:
+        for decoder in (*DECODERS, "all"):
             query = {"decoder": decoder, "nbest": 3, "timestamps": "word", "hotwords": ["cat"]}
-            answer = client.post("/transcribe", params=query, files={"file": audio.read_bytes()}).json()
+            answer = client.post(
+                "/transcribe",
+                params=query | {"lm": "default", "lm_text_weight": 0.4},
+                files={"file": audio.read_bytes()},
+                data={"lm_text": TOPIC},
+            ).json()
             flags = [
                 "--decoder",
                 decoder,
@@ -54,6 +63,12 @@ def test_transcribe_writes_what_the_service_answers(
                 "cpu",
                 "--hotword",
                 "cat",
+                "--lm",
+                "default",
+                "--lm-text",
+                str(topic),
+                "--lm-text-weight",
+                "0.4",
             ]
             more = ["--json", "--nbest", "3", "--timestamps", "word"]
             assert main(["transcribe", str(audio), *flags, *more]) == 0
@@ -62,7 +77,8 @@ def test_transcribe_writes_what_the_service_answers(
             assert answer.pop("request_id")
             assert line | {"timings_ms": 0} == answer | {"timings_ms": 0}
             assert main(["transcribe", str(audio), *flags]) == 0
-            assert capsys.readouterr().out == answer["text"] + "\n"
+            written = [f"{one['decoder']}\t{one['text']}" for one in answer["decoders"]] or [answer["text"]]
+            assert capsys.readouterr().out == "".join(f"{line}\n" for line in written)
 
 
 def test_a_bad_file_is_said_and_the_others_are_done(
@@ -86,6 +102,14 @@ def test_option_out_of_range_is_one_line(
 ) -> None:
     assert main(["transcribe", str(audio), "--nbest", "99", "--bundle", str(tiny_bundle)]) == 1
     assert capsys.readouterr().err == "asr-sound: nbest must be between 0 and 50, not 99\n"
+
+
+def test_an_unknown_ngram_is_one_line_with_the_known_ones(
+    audio: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(audio), str(audio)]
+    assert main(["transcribe", *files, "--lm", "zoo", "--bundle", str(tiny_bundle)]) == 1
+    assert capsys.readouterr().err == "asr-sound: lm must be one of default, not 'zoo'\n"
 
 
 def test_unknown_setting_is_one_line(

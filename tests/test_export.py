@@ -57,7 +57,7 @@ def run(runs: Path) -> Run:
     def call(*given: str) -> None:
         parser = argparse.ArgumentParser()
         export.add_arguments(parser)
-        paths = [item if item.startswith("--") else str(runs / item) for item in given]
+        paths = [item if item.startswith("--") or "=" in item else str(runs / item) for item in given]
         export.main(parser.parse_args(["--out", str(runs / "models" / "new"), *paths]))
 
     return call
@@ -110,6 +110,29 @@ def test_the_card_and_the_summary_tell_where_it_comes_from(run: Run, runs: Path)
     assert training["config"] == {"data": {"repeat": {}}, "seed": 1}
     assert "someone" not in (bundle.path / "bundle.json").read_text()
     assert not [name for name in bundle.files if "optimizer" in name]
+
+
+def test_further_ngrams_are_added_exchanged_and_removed(run: Run, runs: Path, tmp_path: Path) -> None:
+    run(*NEW)
+    before = Bundle.load(runs / "models" / "new")
+    run("--lm", f"legal={runs / 'ngram'}", f"zoo={runs / 'ngram'}")
+    added = Bundle.load(before.path)
+    assert Transcriber.load(added.path, "cpu").lms == ("default", "legal", "zoo")
+    assert added.measured_sha256 == before.measured_sha256  # what was measured is still the same
+    run("--lm", "legal=")
+    assert Transcriber.load(added.path, "cpu").lms == ("default", "zoo")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / NGRAM).write_bytes(b"no n-gram")
+    shutil.copy(runs / "ngram" / UNIGRAMS, tmp_path / "damaged" / UNIGRAMS)
+    for wrong in (
+        "legal=",
+        f"zoo={tmp_path / 'absent'}",
+        f"No={runs / 'ngram'}",
+        f"zoo={tmp_path / 'damaged'}",
+    ):
+        with pytest.raises(SystemExit, match="asr-train export"):
+            run("--lm", wrong)
+    assert Transcriber.load(added.path, "cpu").lms == ("default", "zoo")
 
 
 def test_an_evaluation_is_added_and_refreshed(run: Run, runs: Path) -> None:

@@ -20,7 +20,11 @@ from service.settings import Settings
 from tests.scripted_speech import PATIENCE_S, SECRET, ScriptedSpeech, serving, wait_for
 from tests.test_service_refusals import refusal
 
-WISH = Wish(DecodingOptions("greedy", hotwords=("ada",)), "mixed", RawAudio("s16le", 16000, 2))
+WISH = Wish(
+    DecodingOptions("greedy", hotwords=("ada",), lm="legal", lm_text="ada"),
+    "mixed",
+    RawAudio("s16le", 16000, 2),
+)
 
 
 @pytest.fixture
@@ -43,7 +47,7 @@ def ended(client: TestClient, job_id: str) -> dict:
 
 
 def test_a_job_is_what_the_request_would_have_been(settings: Settings, recording: bytes) -> None:
-    query = "decoder=beam_lm&nbest=2&timestamps=word&hotwords=ada"
+    query = "decoder=beam_lm&nbest=2&timestamps=word&hotwords=ada&lm=legal"
     speech = ScriptedSpeech()
     with serving(speech, settings) as client:
         job = ended(client, submit(client, recording, query))
@@ -63,6 +67,14 @@ def test_a_failed_job_says_what_the_request_would_have_been_refused_with(setting
         job = ended(client, submit(client, b"no recording"))
     assert (job["status"], job["result"]) == ("failed", None)
     assert job["error"]["code"] == "unreadable_audio"
+
+
+def test_an_ngram_that_there_is_not_is_refused_at_once(settings: Settings, recording: bytes) -> None:
+    with serving(settings=settings) as client:
+        response = client.post("/v1/jobs?lm=other", files={"file": recording})
+    assert response.status_code == 422
+    assert "default, legal" in response.json()["error"]["message"]
+    assert not list(settings.jobs_dir.glob("*.audio"))
 
 
 def test_a_failing_job_hurts_nobody(settings: Settings, recording: bytes) -> None:

@@ -110,5 +110,20 @@ def test_the_command_takes_a_text_or_a_file(
     printed = capsys.readouterr().out
     assert "4 words in 1 sentences, 2 (50.0%) outside" in printed
     assert "hotwords to try: saw ada" in printed
+    topic = tmp_path / "topic.txt"
+    topic.write_text("We saw Ada.\nAda saw the cat.\n")
+    mixed = ["lm-doctor", "the cat saw ada", "--lm-text", str(topic), "--bundle", str(tiny_bundle)]
+    assert main(mixed) == 0
+    printed = capsys.readouterr().out
+    assert (
+        f"{topic} mixed in at 0.2: 2 words that the n-gram default does not know; its perplexity" in printed
+    )
+    assert "4 words in 1 sentences, 0 (0.0%) outside" in printed
+    assert main([*mixed, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["lm_text"]
+    assert told["new_words"] == ["ada", "saw"]
+    assert told["written"]["perplexity_alone"] > told["written"]["perplexity_mixed"]
+    assert main(["lm-doctor", "the cat", "--lm", "zoo", "--bundle", str(tiny_bundle)]) == 1
+    assert "lm must be one of default" in capsys.readouterr().err
     assert main(["lm-doctor", "?!", "--bundle", str(tiny_bundle)]) == 1
     assert "no words" in capsys.readouterr().err

@@ -12,14 +12,17 @@ import pytest
 from asr.decoding.arpa import read_model
 from asr.decoding.array_ngram import ArrayNgram
 from asr.decoding.greedy import greedy
+from asr.decoding.mixed_ngram import MixedNgram
 from asr.decoding.native_beam import NativeBeamDecoder
 from asr.decoding.options import DecodingSettings
 from asr.decoding.posteriors import keep_best_tokens
+from asr.decoding.text_ngram import text_table
 from asr.errors import DecodingTimeoutError, MismatchError
 from tests.reference_beam import (
     MARK,
     ScriptedTokenizer,
     SlowLanguage,
+    SlowMixture,
     all_paths,
     random_log_probs,
     slow_search,
@@ -43,6 +46,7 @@ PIECES = (
 WORDS = ["a", "ab", "aba", "b", "ba", "aa", "bb"]
 PHRASES = ("a", "ab a", "b", "ba ba", "abb", "a a b", "bab", "aa")
 RANDOM_CASES = 2400
+MIXED_CASES = 2400
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +77,21 @@ def test_equals_the_slow_search(
     number: int, with_lm: bool, with_hotwords: bool, random_lm: tuple[ArrayNgram, dict[str, float]]
 ) -> None:
     """Texts, their order, acoustics and totals, pruned in all the ways that there are; 2,400 cases in all."""
-    tokenizer = ScriptedTokenizer(*PIECES[number])
     lm, unigrams = random_lm if with_lm else (None, {})
-    rng = np.random.default_rng([number, with_lm, with_hotwords])
+    assert_equal_to_the_slow_search(number, with_hotwords, lm, unigrams, lm, RANDOM_CASES)
+
+
+def assert_equal_to_the_slow_search(
+    number: int,
+    with_hotwords: bool,
+    slow_lm: ArrayNgram | SlowMixture | None,
+    unigrams: dict[str, float],
+    lm: ArrayNgram | MixedNgram | None,
+    n_cases: int,
+) -> None:
+    """On some of n_cases: those of one of the tokenizers, with one of the three language models."""
+    tokenizer = ScriptedTokenizer(*PIECES[number])
+    rng = np.random.default_rng([number, lm is not None, with_hotwords])
     for _ in range(4):  # decoders
         settings = DecodingSettings(
             alpha=rng.uniform(0, 2),
@@ -87,13 +103,13 @@ def test_equals_the_slow_search(
             max_tokens_per_frame=int(rng.integers(1, 6)),
         )
         decoder = NativeBeamDecoder(tokenizer, lm, settings)
-        for _ in range(RANDOM_CASES // (4 * 4 * len(PIECES))):
+        for _ in range(n_cases // (4 * 4 * len(PIECES))):
             log_probs = random_log_probs(
                 int(rng.integers(2**31)), int(rng.integers(0, 9)), tokenizer.vocab_size, rng.uniform(0, 4)
             )
             hotwords = tuple(rng.choice(PHRASES, size=rng.integers(1, 6))) if with_hotwords else ()
             weight = float(rng.uniform(0.5, 6))
-            language = SlowLanguage(settings, lm, unigrams, hotwords, weight)
+            language = SlowLanguage(settings, slow_lm, unigrams, hotwords, weight)
             kept = keep_best_tokens(log_probs, settings.token_min_logp, settings.max_tokens_per_frame)
             expected = slow_search(kept, tokenizer, language)
             found = decoder.decode(log_probs, hotwords=hotwords, hotword_weight=weight)
@@ -116,6 +132,31 @@ def test_unpruned_acoustics_are_the_exact_probability_of_the_text(pieces: Sequen
         all_paths(log_probs, tokenizer), abs=1e-9
     )
     assert math.fsum(math.exp(h.scores.acoustic) for h in found) == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.fixture(scope="module")
+def mixed(random_lm: tuple[ArrayNgram, dict[str, float]]) -> tuple[SlowMixture, dict[str, float]]:
+    """A text's trigrams mixed into random_lm: words of both, of one, of neither. And single words' logp."""
+    first, first_logps = random_lm
+    second = ArrayNgram.of(text_table([["ab", "bab"], ["bab", "abb", "ab"], ["caa"], ["a", "bab", "ab"]]))
+    mixture = SlowMixture(first, second, 0.3)
+    logps = {"<unk>": math.log(0.7) + first_logps["<unk>"]}
+    for word in mixture.words:
+        own = math.exp(first_logps[word]) if word in first else 0.0
+        number = np.array([second.number(word)])
+        other = 10.0 ** float(second.unigrams(number)[0]) if word in second else 0.0
+        logps[word] = math.log(0.7 * own + 0.3 * other)
+    return mixture, logps
+
+
+@pytest.mark.parametrize("number", range(len(PIECES)))
+@pytest.mark.parametrize("with_hotwords", [False, True])
+def test_equals_the_slow_search_with_a_text_mixed_in(
+    number: int, with_hotwords: bool, mixed: tuple[SlowMixture, dict[str, float]]
+) -> None:
+    mixture, unigrams = mixed
+    lm = MixedNgram(mixture.first, mixture.second, mixture.weight)
+    assert_equal_to_the_slow_search(number, with_hotwords, mixture, unigrams, lm, MIXED_CASES)
 
 
 # --- named cases ---

@@ -157,9 +157,22 @@ def test_keywords_are_hotwords_and_prompt_is_tolerated(
         language="en",
         temperature=0.2,
         chunking_strategy="auto",
-        extra_body={"decoder": "greedy", "hotword_weight": 3},
+        extra_body={
+            "decoder": "greedy",
+            "hotword_weight": 3,
+            "lm": "legal",
+            "lm_text": "ada lives in new york",
+            "lm_text_weight": 0.5,
+        },
     )
-    expected = DecodingOptions("greedy", hotwords=("ada", "new york"), hotword_weight=3.0)
+    expected = DecodingOptions(
+        "greedy",
+        hotwords=("ada", "new york"),
+        hotword_weight=3.0,
+        lm="legal",
+        lm_text="ada lives in new york",
+        lm_text_weight=0.5,
+    )
     assert speech.calls == [expected] * 2
 
 
@@ -202,6 +215,8 @@ def test_degrade_opts_out_of_lesser_decoders(audio: tuple[str, bytes]) -> None:
         ({"extra_body": {"best_of": 5}}, 422, "best_of"),
         ({"extra_body": {"decoder": "all"}}, 422, "decoder"),
         ({"extra_body": {"degrade": "perhaps"}}, 422, "degrade"),
+        ({"extra_body": {"lm": "other"}}, 422, "default, legal"),
+        ({"extra_body": {"lm_text": "?"}}, 422, "lm_text"),
         ({"model": "whisper-large-v9"}, 404, "whisper-large-v9"),
     ],
 )

@@ -14,7 +14,9 @@ from service.settings import Settings
 from tests.conftest import wav_bytes
 from tests.scripted_speech import SECRET, ScriptedSpeech, metric, serving
 
-SMALL = Settings(max_upload_mb=1, max_duration_s=30, max_hotwords=3, max_hotword_chars=10)
+SMALL = Settings(
+    max_upload_mb=1, max_duration_s=30, max_hotwords=3, max_hotword_chars=10, max_lm_text_chars=3000
+)
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +114,28 @@ def test_two_files(client: TestClient, recording: bytes) -> None:
 def test_hotwords_are_bounded(client: TestClient, recording: bytes) -> None:
     refusal(post(client, recording, "hotwords=a&hotwords=b&hotwords=c&hotwords=d"), 422, "invalid_option")
     refusal(post(client, recording, "hotwords=abcdefghijk"), 422, "invalid_option")
-    for hotwords in (["word"] * 1000, ["w" * 10_000]):
+    for hotwords in (["word"] * 1000, ["w" * 20_000]):
         response = client.post("/transcribe", files={"file": recording}, data={"hotwords": hotwords})
         refusal(response, 400, "bad_request")
+
+
+def test_posted_texts_are_bounded(client: TestClient, recording: bytes) -> None:
+    def sent(**data: str | list[str]):
+        return client.post("/transcribe", files={"file": recording}, data=data)
+
+    assert sent(lm_text="we ran " * 400).status_code == 200
+    assert "3000 are taken" in refusal(sent(lm_text="we ran " * 500), 422, "invalid_option")
+    assert "no words" in refusal(sent(lm_text="12, 13!"), 422, "invalid_option")
+    refusal(sent(lm_text="w" * 20_000), 400, "bad_request")
+    # Each field is short enough, and there are not too many, but in memory they are too much together.
+    refusal(sent(lm_text="w" * 3000, other=["w" * 10_000] * 25), 400, "bad_request")
+
+
+def test_an_ngram_that_there_is_not(client: TestClient, recording: bytes) -> None:
+    assert post(client, recording, "lm=legal&decoder=beam_lm").status_code == 200
+    assert "default, legal" in refusal(post(client, recording, "lm=other"), 422, "invalid_option")
+    for weight in ("0", "1", "nan"):
+        refusal(post(client, recording, f"lm_text_weight={weight}"), 422, "invalid_request")
 
 
 def test_broken_multipart(client: TestClient) -> None:
@@ -157,7 +178,10 @@ def test_unforeseen_error_keeps_its_text_to_the_log(
 def test_neither_text_nor_hotwords_are_logged(recording: bytes, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", logger="service")
     with serving() as client:
-        assert SECRET in client.post("/transcribe?hotwords=classified", files={"file": recording}).text
+        answer = client.post(
+            "/transcribe?hotwords=classified", files={"file": recording}, data={"lm_text": "classified too"}
+        )
+        assert SECRET in answer.text
     logged = "\n".join(str(vars(record)) for record in caplog.records if record.name.startswith("service"))
     assert "/transcribe" in logged
     assert SECRET not in logged

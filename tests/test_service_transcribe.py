@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +42,48 @@ def test_answer_has_every_field_of_the_contract(recording: bytes) -> None:
         "hypotheses": [{"text": SECRET, "scores": scores}],
         "decoders": [],
         "hotword_receipts": [],
+        "lm": "",
+        "lm_text": None,
         "channels": [],
         "model": {"name": "scripted", "sha256": "5" * 64},
         "request_id": "abc-1",
     }
+
+
+def test_the_ngrams_are_listed() -> None:
+    with serving() as client:
+        (entry,) = client.get("/v1/models").json()["data"]
+    assert entry["lms"] == ["default", "legal"]
+
+
+def test_a_thousand_hotwords_are_taken_in_one_form(tiny_bundle: Path, recording: bytes) -> None:
+    """Words and phrases, each with its receipt, those that are refused too; and a text beside them."""
+    letters = "abdehimnorst"
+    words = [a + b + c for a in letters for b in letters for c in letters]
+    terms = [
+        *words[:600],
+        *(f"{a} {b}" for a, b in pairwise(words[600:997])),
+        "route 66",
+        "",
+        words[0],
+        "the cat",
+    ]
+    assert len(terms) == 1000
+    with TestClient(create_app(Settings(bundle=tiny_bundle, device="cpu"))) as client:
+        wait_until_ready(client)
+        response = client.post(
+            "/transcribe?decoder=all&hotword_weight=2",
+            files={"file": recording},
+            data={"hotwords": terms, "lm_text": "we ran to the zebra"},
+        )
+    body = response.json()
+    assert response.status_code == 200, body
+    receipts = body["hotword_receipts"]
+    assert [receipt["term"] for receipt in receipts] == terms
+    refused = {receipt["term"]: receipt["reason"] for receipt in receipts if not receipt["accepted"]}
+    assert refused == {"route 66": "characters", "": "empty", words[0]: "duplicate"}
+    assert body["lm_text"]["new_words"] == ["zebra"]
+    assert [one["decoder"] for one in body["decoders"]] == list(DECODERS)
 
 
 def test_query_and_form_reach_the_decoder(recording: bytes) -> None:
@@ -54,15 +93,30 @@ def test_query_and_form_reach_the_decoder(recording: bytes) -> None:
         client.post("/transcribe", files={"file": recording})
         client.post(
             "/transcribe",
-            params={"decoder": "beam_lm", "nbest": 50, "hotwords": ["ada", "bob"], "hotword_weight": 2.5},
+            params={
+                "decoder": "beam_lm",
+                "nbest": 50,
+                "hotwords": ["ada", "bob"],
+                "hotword_weight": 2.5,
+                "lm": "legal",
+                "lm_text_weight": 0.2,
+            },
             files={"file": recording},
-            data={"hotwords": ["new york", "cy"]},
+            data={"hotwords": ["new york", "cy"], "lm_text": "ada in new york"},
         )
         client.post("/transcribe?decoder=all", files={"file": recording})
     assert speech.calls.pop() == DecodingOptions("beam_lm_rescore", compare=True)
     assert speech.calls == [
         DecodingOptions(decoder="greedy"),
-        DecodingOptions("beam_lm", 50, hotwords=("ada", "bob", "new york", "cy"), hotword_weight=2.5),
+        DecodingOptions(
+            "beam_lm",
+            50,
+            hotwords=("ada", "bob", "new york", "cy"),
+            hotword_weight=2.5,
+            lm="legal",
+            lm_text="ada in new york",
+            lm_text_weight=0.2,
+        ),
     ]
     assert all(0 < seconds <= 7 for seconds in speech.seconds_left)
 

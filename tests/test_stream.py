@@ -56,7 +56,7 @@ def test_partial_and_final_words() -> None:
     content = pcm(np.concatenate([speech(2), silence(1), speech(2, 1)]))
     scripted = ScriptedSpeech()
     with serving(scripted) as client:
-        told = sent(client, content, "decoder=beam_lm&hotwords=ada&hotword_weight=2")
+        told = sent(client, content, "decoder=beam_lm&hotwords=ada&hotword_weight=2&lm=legal")
         assert metric(client, 'asr_requests_total{decoder="beam_lm",endpoint="/v1/stream",status="101"}') == 1
         assert metric(client, "asr_streams") == 0
     finals = [message for message in told if message["type"] == "final"]
@@ -67,7 +67,7 @@ def test_partial_and_final_words() -> None:
     assert told[-2:] == [{"type": "done", "duration_s": 5.0}, {"type": "closed", "code": 1000}]
     assert {message["type"] for message in told[:-2]} <= {"partial", "final"}
     assert (
-        DecodingOptions("beam_lm", word_timestamps=True, hotwords=("ada",), hotword_weight=2.0)
+        DecodingOptions("beam_lm", word_timestamps=True, hotwords=("ada",), hotword_weight=2.0, lm="legal")
         in scripted.calls
     )
 
@@ -104,7 +104,8 @@ def test_nothing_said() -> None:
         ("hotword_weight=many", "invalid_option"),
         ("hotword_weight=nan", "invalid_option"),
         ("partials=perhaps", "invalid_option"),
-        ("&".join(["hotwords=a"] * 101), "invalid_option"),
+        ("lm=other", "invalid_option"),
+        ("&".join(["hotwords=a"] * 1001), "invalid_option"),
     ],
 )
 def test_wrong_parameters_are_answered(query: str, code: str) -> None:

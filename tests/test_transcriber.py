@@ -230,7 +230,7 @@ def test_an_ngram_that_cannot_be_read_is_refused(tiny_bundle: Path, tmp_path: Pa
 def test_a_bundle_with_kenlms_file_decodes_with_pyctcdecode(kenlm_bundle: Path, recording: bytes) -> None:
     transcriber = Transcriber.load(kenlm_bundle)
     transcriber.self_test()
-    assert isinstance(transcriber._beam, PyctcdecodeDecoder)
+    assert isinstance(transcriber.languages.default.beam, PyctcdecodeDecoder)
     with pytest.raises(BundleError, match=r"engine native needs the n-gram in arrays"):
         Transcriber.load(kenlm_bundle, engine="native")
 
@@ -238,7 +238,7 @@ def test_a_bundle_with_kenlms_file_decodes_with_pyctcdecode(kenlm_bundle: Path, 
 def test_both_engines_write_the_same_where_nothing_is_pruned(tiny_bundle: Path, recording: bytes) -> None:
     """One n-gram, one sum of paths: only what is dropped on the way differs."""
     native, reference = (Transcriber.load(tiny_bundle, engine=engine) for engine in ENGINES)
-    assert isinstance(native._beam, NativeBeamDecoder)
+    assert isinstance(native.languages.default.beam, NativeBeamDecoder)
     log_probs = reference.listen(recording).log_probs[:5]
     options = DecodingOptions("beam_lm", nbest=5, hotwords=("we ran", "zebra"))
     first, second = (t.decode(Posteriors(log_probs, 0.2), options) for t in (native, reference))
@@ -251,8 +251,9 @@ def test_the_engine_is_a_setting_of_the_bundle(tiny_bundle: Path, tmp_path: Path
     assert "engine" not in json.loads((bundle.path / "bundle.json").read_text())["decoding"]
     decoding = replace(bundle.settings.decoding, engine="pyctcdecode")
     changed = bundle.with_changes(replace(bundle.settings, decoding=decoding), {})
-    assert isinstance(Transcriber.load(changed.path)._beam, PyctcdecodeDecoder)
-    assert isinstance(Transcriber.load(changed.path, engine="native")._beam, NativeBeamDecoder)
+    chosen = Transcriber.load(changed.path), Transcriber.load(changed.path, engine="native")
+    assert isinstance(chosen[0].languages.default.beam, PyctcdecodeDecoder)
+    assert isinstance(chosen[1].languages.default.beam, NativeBeamDecoder)
     with pytest.raises(OptionsError, match="engine must be one of"):
         replace(decoding, engine="other")
 

@@ -3,15 +3,17 @@
     asr-train export --acoustic runs/default --ngram runs/ngram --gpt2 runs/gpt2 \
         --notes configs/default-data.md --out models/default
     asr-train export --out models/default --evaluation runs/dev.json runs/test.json
+    asr-train export --out models/default --lm legal=runs/ngram-legal
 
 The first makes a new bundle, with its model card; the second refreshes evaluation.json and MODEL_CARD.md of
-one that is there, and refuses results that another bundle gave. Either takes effect whole or not at all.
+one that is there, and refuses results that another bundle gave; the third adds an n-gram that a request may
+name (`legal=` removes it), also to a new bundle. Each takes effect whole or not at all.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from asr.bundle import (
     EVALUATION,
     GPT2,
     KENLM,
+    LMS,
     MODEL_CARD,
     NGRAM,
     TOKENIZER,
@@ -29,6 +32,7 @@ from asr.bundle import (
     BundleSettings,
 )
 from asr.bundle_checks import acoustic_from_dict, features_from_dict
+from asr.decoding.array_ngram import ArrayNgram
 from asr.decoding.options import DecodingSettings
 from asr.errors import AsrError, MismatchError
 from asr.transcriber import Transcriber
@@ -55,6 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpt2", type=Path, help="run folder of `asr-train gpt2`, or a GPT-2 in Hugging Face layout"
     )
+    parser.add_argument(
+        "--lm",
+        nargs="+",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="further n-grams of `asr-train ngram` that a request may name; NAME= removes one",
+    )
     parser.add_argument("--name", help="of the bundle (default: its folder's)")
     parser.add_argument("--notes", type=Path, help="Markdown for the model card: data, licences, limits")
     parser.add_argument("--decoding", type=Path, help="another bundle, to start from its decoding weights")
@@ -64,10 +75,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     try:
         bundle = export(args) if args.acoustic else Bundle.load(args.out)
+        if args.lm:
+            bundle = change_lms(bundle, args.lm)
         if args.evaluation:
             bundle = add_evaluation(bundle, [_read_json(path) for path in args.evaluation])
-        elif not args.acoustic:
-            raise ValueError("give --acoustic for a new bundle, or --evaluation for one that is there")
+        elif not args.acoustic and not args.lm:
+            raise ValueError(
+                "give --acoustic for a new bundle, or --evaluation or --lm for one that is there"
+            )
     except (AsrError, OSError, ValueError) as error:
         raise SystemExit(f"asr-train export: {error}") from error
     size_mb = sum(file.size for file in bundle.files.values()) / 1e6
@@ -120,6 +135,23 @@ def add_evaluation(bundle: Bundle, reports: list[dict[str, Any]]) -> Bundle:
     content = json.dumps({"evaluations": evaluations}, indent=1, ensure_ascii=False) + "\n"
     card = model_card(bundle, evaluations)
     return bundle.with_changes(bundle.settings, {EVALUATION: content.encode(), MODEL_CARD: card.encode()})
+
+
+def change_lms(bundle: Bundle, named: Sequence[str]) -> Bundle:
+    """The bundle with n-grams added, exchanged (NAME=FOLDER) or removed (NAME=).
+
+    Raises ValueError, OSError, or BundleError for n-grams that do not fit.
+    """
+    changed: dict[str, bytes | None] = {}
+    for item in named:
+        name, is_pair, folder = item.partition("=")
+        if not is_pair or (not folder and name not in bundle.lm_folders):
+            raise ValueError(f"--lm {item}: expected NAME=FOLDER, or NAME= of {sorted(bundle.lm_folders)}")
+        for file in (NGRAM, UNIGRAMS):
+            changed[f"{LMS}/{name}/{file}"] = (Path(folder) / file).read_bytes() if folder else None
+        if folder:
+            ArrayNgram.load(Path(folder) / NGRAM, Path(folder) / UNIGRAMS)
+    return bundle.with_changes(bundle.settings, changed)
 
 
 def _summary(run: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]:

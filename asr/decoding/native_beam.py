@@ -18,6 +18,9 @@ from asr.decoding.arpa import BEGIN, END, UNKNOWN, Level, NgramTable
 from asr.decoding.array_ngram import ArrayNgram
 from asr.decoding.hotword_trie import HotwordTrie, build_hotwords
 from asr.decoding.hotwords import phrase_of
+from asr.decoding.mixed_ngram import MixedNgram
+from asr.decoding.mixture_kernels import Mixture
+from asr.decoding.ngram_kernels import CONTEXT_SIZE
 from asr.decoding.options import DecodingSettings
 from asr.decoding.pieces import check_pieces
 from asr.decoding.posteriors import search_candidates
@@ -46,7 +49,9 @@ class NativeBeamDecoder:
     Keeps no state between calls, so calls may overlap, on several threads at once.
     """
 
-    def __init__(self, tokenizer: Tokenizer, lm: ArrayNgram | None, settings: DecodingSettings) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, lm: ArrayNgram | MixedNgram | None, settings: DecodingSettings
+    ) -> None:
         """Without an n-gram (`lm=None`) words still earn beta, and no word is unknown.
 
         Compiles the search unless that was done before (seconds). Raises MismatchError when a piece of the
@@ -60,6 +65,8 @@ class NativeBeamDecoder:
         words = lm.sorted_words if lm is not None else []
         self._codes = letter_codes([*self._pieces_text, *words])
         model = _no_ngram() if lm is None else lm
+        mixed = isinstance(model, MixedNgram)
+        mixture = model.mixture if isinstance(model, MixedNgram) else _no_mixture()
         alpha = settings.alpha * _LN_10 if lm is not None else 0.0
         penalty = settings.unknown_word_logp if lm is not None else 0.0
         numbers = np.array([model.number(word) for word in words], np.int64)
@@ -72,6 +79,7 @@ class NativeBeamDecoder:
             unknown_ahead=float(ahead[-1]) + penalty,
             hotword=0.0,
             has_ngram=int(lm is not None),
+            has_mixture=int(mixed),
             has_hotwords=0,
             width=settings.beam_width,
             prune=settings.beam_prune_logp,
@@ -79,7 +87,10 @@ class NativeBeamDecoder:
         )
         pieces = _pieces_as_letters(tokenizer, self._pieces_text, self._codes)
         prefix_search.place_pieces(trie, pieces)
-        self._search = Search(model.arrays, trie, pieces, build_hotwords([], self._codes), self._weights)
+        self._search = Search(
+            model.arrays, mixture, trie, pieces, build_hotwords([], self._codes), self._weights
+        )
+        self._context_size = CONTEXT_SIZE * (1 + mixed)
         # The same list comes again with a caller's next recording.
         self._automaton = functools.lru_cache(maxsize=8)(self._build_automaton)
         self._n_last = 2 + max(map(len, self._pieces_text))
@@ -115,7 +126,7 @@ class NativeBeamDecoder:
     ) -> list[Hypothesis]:
         # An infinite beam is asked for in tests: no more texts than paths can come about.
         width = search.weights.width
-        beam, spare = new_beam(width, self._n_last), new_beam(width, self._n_last)
+        beam, spare = (new_beam(width, self._n_last, self._context_size) for _ in range(2))
         work = new_workspace(width, self._n_last, self._vocab_size, self._settings.max_tokens_per_frame)
         prefix_search.prepare(search, beam, work)
         n_texts, n_nodes = 1, 1
@@ -197,3 +208,9 @@ def _no_ngram() -> ArrayNgram:
     one = np.zeros(4, np.float32)
     words = [END, BEGIN, UNKNOWN, "a"]
     return ArrayNgram.of(NgramTable(words, [Level(np.arange(4), one, one)]))
+
+
+@functools.cache
+def _no_mixture() -> Mixture:
+    """Stands where kernels take a mixture that they never ask."""
+    return Mixture(_no_ngram().arrays, np.zeros(0, np.int32), 0, 0.0)

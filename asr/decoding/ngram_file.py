@@ -11,7 +11,6 @@ equally frequent values as in KenLM. Single words, and backoffs of 0, are always
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +25,15 @@ MAX_ORDER = 6
 _ALIGNMENT = 64
 
 
+# Columns of `NgramArrays.layout`. _AT: bytes into `data`; _WIDTH: bytes of a number there; _TABLE: where the
+# level's own values begin in `values`.
+WORD_AT, LOGP_AT, LOGP_WIDTH, LOGP_TABLE, BACKOFF_AT, BACKOFF_WIDTH, BACKOFF_TABLE, CHILD_AT, CHILD_WIDTH = (
+    range(9)
+)
+
+
 class NgramArrays(NamedTuple):
-    """A model as kernels read it. `[n]`: the level of n-grams of n + 1 words; `_at`: bytes into `data`."""
+    """A model as kernels read it. Few arrays: kernels hand each other all of them at every call."""
 
     data: NDArray[np.uint8]  # the whole file
     order: int
@@ -35,16 +41,8 @@ class NgramArrays(NamedTuple):
     end: int  # of </s>
     unknown: int  # of <unk>
     word_width: int  # bytes of a word's number
-    word_at: NDArray[np.int64]
-    logp_at: NDArray[np.int64]
-    logp_width: NDArray[np.int64]  # bytes of a code
-    backoff_at: NDArray[np.int64]
-    backoff_width: NDArray[np.int64]
-    child_at: NDArray[np.int64]
-    child_width: NDArray[np.int64]  # bytes of a node's number
+    layout: NDArray[np.int64]  # (order, columns): row n is of the n-grams of n + 1 words
     values: NDArray[np.float32]  # all tables, one after the other: log10
-    logp_table: NDArray[np.int64]  # where a level's own begins
-    backoff_table: NDArray[np.int64]
 
 
 def encoded(table: NgramTable, bits: int = 0) -> bytes:
@@ -102,14 +100,17 @@ def decoded(content: NDArray[np.uint8], name: str) -> tuple[list[str], NgramArra
         words = content[at["words"] : at["words"] + sizes["words"]].tobytes().decode().split("\n")
         order = len(index["ngrams"])
 
-        def numbers(values: Sequence[int]) -> NDArray[np.int64]:
-            return np.array(values, dtype=np.int64)
-
-        def places(section: str) -> NDArray[np.int64]:
-            return numbers([at.get(f"{section} {n}", 0) for n in range(order)])
+        def places(section: str) -> list[int]:
+            return [at.get(f"{section} {n}", 0) for n in range(order)]
 
         begin, end, unknown = index["marks"]
         widths, tables = index["widths"], index["tables"]
+        columns = [
+            places("word"),
+            *(places("logp"), widths["logp"], tables["logp"]),
+            *(places("backoff"), widths["backoff"], tables["backoff"]),
+            *(places("child"), widths["child"]),
+        ]
         arrays = NgramArrays(
             data=content,
             order=order,
@@ -117,16 +118,8 @@ def decoded(content: NDArray[np.uint8], name: str) -> tuple[list[str], NgramArra
             end=end,
             unknown=unknown,
             word_width=index["word_width"],
-            word_at=places("word"),
-            logp_at=places("logp"),
-            logp_width=numbers(widths["logp"]),
-            backoff_at=places("backoff"),
-            backoff_width=numbers(widths["backoff"]),
-            child_at=places("child"),
-            child_width=numbers(widths["child"]),
+            layout=np.ascontiguousarray(np.array(columns, dtype=np.int64).T),
             values=content[at["values"] : at["values"] + sizes["values"]].view("<f4"),
-            logp_table=numbers(tables["logp"]),
-            backoff_table=numbers(tables["backoff"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise MismatchError(f"{name} is no n-gram in arrays: {error}") from error

@@ -9,7 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.jit import inner_kernel, kernel
-from asr.decoding.ngram_file import MAX_ORDER, NgramArrays
+from asr.decoding.ngram_file import (
+    BACKOFF_AT,
+    BACKOFF_TABLE,
+    BACKOFF_WIDTH,
+    CHILD_AT,
+    CHILD_WIDTH,
+    LOGP_AT,
+    LOGP_TABLE,
+    LOGP_WIDTH,
+    MAX_ORDER,
+    WORD_AT,
+    NgramArrays,
+)
 
 Context = NDArray[np.int64]  # (CONTEXT_SIZE,)
 CONTEXT_SIZE = MAX_ORDER - 1
@@ -28,30 +40,30 @@ def read_number(data: NDArray[np.uint8], at: int, width: int, index: int) -> int
 @inner_kernel
 def find_child(lm: NgramArrays, level: int, parent: int, word: int) -> int:
     """The node of `level` (from 1 on) that continues a node of the level before with a word, or -1."""
-    low = read_number(lm.data, lm.child_at[level - 1], lm.child_width[level - 1], parent)
-    high = read_number(lm.data, lm.child_at[level - 1], lm.child_width[level - 1], parent + 1)
+    low = read_number(lm.data, lm.layout[level - 1, CHILD_AT], lm.layout[level - 1, CHILD_WIDTH], parent)
+    high = read_number(lm.data, lm.layout[level - 1, CHILD_AT], lm.layout[level - 1, CHILD_WIDTH], parent + 1)
     end = high
     while low < high:
         middle = (low + high) >> 1
-        if read_number(lm.data, lm.word_at[level], lm.word_width, middle) < word:
+        if read_number(lm.data, lm.layout[level, WORD_AT], lm.word_width, middle) < word:
             low = middle + 1
         else:
             high = middle
-    if low < end and read_number(lm.data, lm.word_at[level], lm.word_width, low) == word:
+    if low < end and read_number(lm.data, lm.layout[level, WORD_AT], lm.word_width, low) == word:
         return low
     return -1
 
 
 @inner_kernel
 def log10_probability(lm: NgramArrays, level: int, node: int) -> float:
-    code = read_number(lm.data, lm.logp_at[level], lm.logp_width[level], node)
-    return float(lm.values[lm.logp_table[level] + code])
+    code = read_number(lm.data, lm.layout[level, LOGP_AT], lm.layout[level, LOGP_WIDTH], node)
+    return float(lm.values[lm.layout[level, LOGP_TABLE] + code])
 
 
 @inner_kernel
 def log10_backoff(lm: NgramArrays, level: int, node: int) -> float:
-    code = read_number(lm.data, lm.backoff_at[level], lm.backoff_width[level], node)
-    return float(lm.values[lm.backoff_table[level] + code])
+    code = read_number(lm.data, lm.layout[level, BACKOFF_AT], lm.layout[level, BACKOFF_WIDTH], node)
+    return float(lm.values[lm.layout[level, BACKOFF_TABLE] + code])
 
 
 @kernel

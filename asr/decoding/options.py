@@ -1,6 +1,6 @@
 """What a caller may ask of the decoders, and what a bundle has tuned."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from asr.errors import OptionsError
@@ -10,6 +10,8 @@ Engine = Literal["native", "pyctcdecode"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
 MAX_NBEST = 50
+DEFAULT_LM = "default"  # name of the n-gram that a request without a name has
+LM_TEXT_WEIGHT = 0.2  # of bundles that say nothing else
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class DecodingOptions:
     hotword_weight: float | None = None  # natural-log bonus per matched word; None: the bundle's
     compare: bool = False  # the best hypothesis of each lesser decoder, too, from the same acoustic pass
     rescore_budget_s: float | None = None  # for GPT-2, then beam search's order stands; None: no limit
+    lm: str | None = None  # name of one of the bundle's n-grams; None: its default; the beam decoders only
+    lm_text: str = field(default="", repr=False)  # whose own n-gram is mixed in; the caller's, never logged
+    lm_text_weight: float | None = None  # of that in the mixture, between 0 and 1; None: the bundle's
 
     def __post_init__(self) -> None:
         if self.decoder not in DECODERS:
@@ -33,6 +38,8 @@ class DecodingOptions:
             raise OptionsError(f"hotword_weight must be between 0 and 100, not {self.hotword_weight}")
         if self.rescore_budget_s is not None and not 0.0 <= self.rescore_budget_s <= 3600.0:
             raise OptionsError(f"rescore_budget_s must be between 0 and 3600, not {self.rescore_budget_s}")
+        if self.lm_text_weight is not None and not 0.0 < self.lm_text_weight < 1.0:
+            raise OptionsError(f"lm_text_weight must be above 0 and below 1, not {self.lm_text_weight}")
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class DecodingSettings:
     engine: str | None = None  # of beam search, of ENGINES; None: native where the n-gram is in arrays
     prior_weight: float | None = None  # power of `label_prior` that beam search divides posteriors by
     label_prior: tuple[float, ...] | None = None  # (V,) mean posterior of each CTC output, on dev
+    lm_text_weight: float | None = None  # of a posted text's n-gram in the mixture; None: LM_TEXT_WEIGHT
 
     def __post_init__(self) -> None:
         if self.beam_width < 1 or self.rescore_nbest < 1 or self.max_tokens_per_frame < 1:
@@ -66,6 +74,8 @@ class DecodingSettings:
             raise OptionsError("prior_weight needs label_prior")
         if self.label_prior and min(self.label_prior) <= 0:
             raise OptionsError("label_prior must be probabilities above 0")
+        if self.lm_text_weight is not None and not 0.0 < self.lm_text_weight < 1.0:
+            raise OptionsError("lm_text_weight must be above 0 and below 1")
 
 
 def decoding_for_people(settings: DecodingSettings) -> dict[str, Any]:
@@ -76,7 +86,7 @@ def decoding_for_people(settings: DecodingSettings) -> dict[str, Any]:
 def decoding_to_section(settings: DecodingSettings) -> dict[str, Any]:
     """As in bundle.json; choices that are not made are left out, as in bundles older than the choice."""
     section = asdict(settings)
-    for name in ("engine", "prior_weight", "label_prior"):
+    for name in ("engine", "prior_weight", "label_prior", "lm_text_weight"):
         if section[name] is None:
             del section[name]
     return section

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding import hotword_trie, ngram_kernels
+from asr.decoding import hotword_trie, mixture_kernels, ngram_kernels
 from asr.decoding.hotword_trie import DEAD, START
 from asr.decoding.jit import inner_kernel, kernel
 from asr.decoding.prefix_state import STAYS, Beam, History, Pieces, Search, Workspace
@@ -48,7 +48,9 @@ def hash_letter(state: np.uint64, letter: int) -> np.uint64:
 @kernel
 def prepare(search: Search, beam: Beam, work: Workspace) -> None:
     """Before the first frame."""
-    if search.weights.has_ngram:
+    if search.weights.has_mixture:
+        mixture_kernels.begin_mixed(search.ngram, search.mixture, beam.contexts[0])
+    elif search.weights.has_ngram:
         ngram_kernels.begin_context(search.ngram, beam.contexts[0])
     pieces, weights = search.pieces, search.weights
     if weights.has_hotwords:
@@ -100,6 +102,14 @@ def copy_context(source: NDArray[np.int64], i: int, target: NDArray[np.int64], j
 
 
 @inner_kernel
+def advance(search: Search, context: NDArray[np.int64], word: int, after: NDArray[np.int64]) -> float:
+    """log10 P(word | context) of the n-gram, a text's own mixed in or not; writes the context after it."""
+    if search.weights.has_mixture:
+        return mixture_kernels.advance_mixed(search.ngram, search.mixture, context, word, after)
+    return ngram_kernels.advance(search.ngram, context, word, after)
+
+
+@inner_kernel
 def end_word(search: Search, beam: Beam, i: int) -> None:
     """Fills in what the text would be if its unfinished word ended here."""
     text, weights = beam.texts[i], search.weights
@@ -116,7 +126,7 @@ def end_word(search: Search, beam: Beam, i: int) -> None:
     is_unknown = word < 0
     if weights.has_ngram:
         number = search.ngram.unknown if is_unknown else word
-        logp = ngram_kernels.advance(search.ngram, beam.contexts[i], number, beam.end_contexts[i])
+        logp = advance(search, beam.contexts[i], number, beam.end_contexts[i])
         text.end_finished += weights.alpha * logp + (weights.penalty if is_unknown else 0.0)
     if weights.has_hotwords:
         hot, covered, unknown, earned = hotword_trie.finish_word(
@@ -476,6 +486,4 @@ def finish(search: Search, beam: Beam, n_texts: int, parts: NDArray[np.float64])
         parts[i, 2], parts[i, 3] = text.end_earned, text.words
         if search.weights.has_ngram:
             end = search.ngram.end
-            parts[i, 1] += search.weights.alpha * ngram_kernels.advance(
-                search.ngram, beam.end_contexts[i], end, beam.contexts[i]
-            )
+            parts[i, 1] += search.weights.alpha * advance(search, beam.end_contexts[i], end, beam.contexts[i])

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.hotword_trie import START, HotwordTrie
+from asr.decoding.mixture_kernels import Mixture
 from asr.decoding.ngram_file import NgramArrays
 from asr.decoding.ngram_kernels import CONTEXT_SIZE
 from asr.decoding.word_trie import ROOT, WordTrie
@@ -90,6 +91,7 @@ class Weights(NamedTuple):
     unknown_ahead: float  # stands for a word that cannot be known any more
     hotword: float
     has_ngram: int
+    has_mixture: int  # 1: a text's own n-gram is mixed into it
     has_hotwords: int
     width: int
     prune: float  # texts and extensions this far below the best are dropped; negative
@@ -100,6 +102,7 @@ class Search(NamedTuple):
     """Everything that does not change during a search."""
 
     ngram: NgramArrays
+    mixture: Mixture
     trie: WordTrie
     pieces: Pieces
     hotwords: HotwordTrie
@@ -110,7 +113,8 @@ class Beam(NamedTuple):
     """The texts kept, best first."""
 
     texts: NDArray[Any]  # (W,) of TEXT
-    contexts: NDArray[np.int64]  # (W, CONTEXT_SIZE) of the n-gram, after the finished words
+    contexts: NDArray[np.int64]  # (W, CONTEXT_SIZE) of the n-gram, twice as wide with a mixture, after the
+    # finished words
     end_contexts: NDArray[np.int64]  # the same if the unfinished word ended here
     last_tokens: NDArray[np.int64]  # (W, E)
     last_logps: NDArray[np.float64]  # (W, E)
@@ -137,12 +141,12 @@ class History(NamedTuple):
     token: NDArray[np.int32]  # (Q,)
 
 
-def new_beam(width: int, n_last: int) -> Beam:
+def new_beam(width: int, n_last: int, context_size: int = CONTEXT_SIZE) -> Beam:
     """Holds the empty text, all paths at log-probability 0; the n-gram's context is for the search to set."""
     beam = Beam(
         np.zeros(width, TEXT),
-        np.full((width, CONTEXT_SIZE), -1, np.int64),
-        np.full((width, CONTEXT_SIZE), -1, np.int64),
+        np.full((width, context_size), -1, np.int64),
+        np.full((width, context_size), -1, np.int64),
         np.zeros((width, n_last), np.int64),
         np.zeros((width, n_last)),
     )

@@ -1,10 +1,14 @@
 """What the decoders answer."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from asr.decoding.options import DecoderName
+from asr.decoding.posted_text import TextReceipt
 from asr.decoding.receipts import HotwordReceipt
+
+if TYPE_CHECKING:  # beam search, which a language has, answers with what is defined here
+    from asr.decoding.languages import Language
 
 # Whether GPT-2 re-ordered the list: not asked for, done, or out of time, when beam search's order stands.
 RescoringState = Literal["none", "done", "out_of_time"]
@@ -41,6 +45,8 @@ class NBest:
     rescoring: RescoringState = "none"
     timings_ms: dict[str, float] = field(default_factory=dict)  # of the steps so far
     searched: tuple[Hypothesis, ...] = ()  # in beam search's order, where GPT-2 has changed it
+    # What beam search scored with; None: it did not run.
+    language: "Language | None" = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ class Transcript:
     hypotheses: tuple[Hypothesis, ...] = ()  # best first; `nbest` of them at the most
     compared: tuple[Compared, ...] = ()  # every decoder up to this one, where that was asked for
     hotword_receipts: tuple[HotwordReceipt, ...] = ()  # one per hotword of the request
+    lm: str = ""  # name of the bundle's n-gram that beam search scored with; empty for greedy decoding
+    lm_text: TextReceipt | None = None  # of the text that was mixed into it
     timings_ms: dict[str, float] = field(
         default_factory=dict
     )  # audio, features, acoustic, decoding, rescoring, alignment

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from asr.decoding.array_ngram import WordNgram
+from asr.decoding.mixed_ngram import AnyNgram
 from asr.decoding.options import DecodingSettings
 from asr.decoding.result import Hypothesis
 
 
 def reweight_for_gpt2(
-    hypotheses: Sequence[Hypothesis], lm: WordNgram, settings: DecodingSettings
+    hypotheses: Sequence[Hypothesis], lm: AnyNgram, settings: DecodingSettings
 ) -> list[Hypothesis]:
     """The hypotheses, in the order given, with `rescore_alpha` and `rescore_beta` in place of alpha and beta.
 
