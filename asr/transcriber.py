@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from asr.acoustic.huggingface_ctc import HuggingFaceCtcSettings, normalised_samples
 from asr.acoustic.kinds import AcousticModel, build
+from asr.acoustic.listener import AcousticPrecision, listener
 from asr.audio import SAMPLE_RATE, Samples, Source, read_audio
 from asr.bundle import ACOUSTIC, GPT2, KENLM, NGRAM, TOKENIZER, UNIGRAMS, Bundle
 from asr.decoding.array_ngram import ArrayNgram, WordNgram, load_ngram
@@ -62,6 +63,7 @@ class Transcriber:
         gpt2: Gpt2Scorer,
         device: torch.device,
         engine: Engine | None = None,
+        acoustic_precision: AcousticPrecision = "int16",
     ) -> None:
         self.bundle = bundle
         self.tokenizer = tokenizer
@@ -75,6 +77,7 @@ class Transcriber:
         self.device = str(device)
         self.windows = WindowSettings()
         self._acoustic = acoustic
+        self._hear = listener(acoustic, device, acoustic_precision)
         # A request asks several times, and a caller's next one brings the same list.
         self._judged = lru_cache(maxsize=32)(partial(judged, tokenizer=tokenizer))
         self.languages = Languages(tokenizer, ngrams, self.settings, engine)
@@ -87,11 +90,13 @@ class Transcriber:
         *,
         rescore_precision: Precision = "float32",
         engine: Engine | None = None,
+        acoustic_precision: AcousticPrecision = "int16",
     ) -> "Transcriber":
         """Verify a bundle and load its models. `auto` takes CUDA where there is one.
 
         rescore_precision: what GPT-2 computes in, see `Gpt2Scorer`. engine: of beam search; None: the
-        bundle's, see `make_beam_decoder`. Raises BundleError (see `asr.errors`) naming the file at fault.
+        bundle's, see `make_beam_decoder`. acoustic_precision: what the acoustic model computes in where it
+        can, see `asr.acoustic.listener`. Raises BundleError (see `asr.errors`) naming the file at fault.
         """
         bundle = Bundle.load(bundle_dir)
         place = _place(device)
@@ -106,6 +111,7 @@ class Transcriber:
                 Gpt2Scorer.load(bundle.path / GPT2, place, rescore_precision),
                 place,
                 engine,
+                acoustic_precision,
             )
         except AsrError:
             raise
@@ -178,10 +184,11 @@ class Transcriber:
         )
 
     def listen_batch(self, batch: Sequence[Prepared]) -> list[Posteriors]:
-        """What the acoustic model hears in each recording, in one padded pass.
+        """What the acoustic model hears in each recording.
 
-        What a recording gives alone and in a batch differs by rounding: on CPU by at most 1e-3 in any
-        log-probability above -20 (tested; in practice 1e-5). `acoustic` is each one's share of the time.
+        In int16 a recording gives the same bits alone and in any batch. In float32, where a batch is one
+        padded pass, they differ by rounding: on CPU by at most 1e-3 in any log-probability above -20 (tested;
+        in practice 1e-5). `acoustic` is each one's share of the time.
         """
         started = time.perf_counter()
         log_probs = self._listen([prepared.features for prepared in batch])
@@ -310,22 +317,12 @@ class Transcriber:
         return log_mel(torch.from_numpy(samples).to(self.device), settings)
 
     def _listen(self, features: Sequence[torch.Tensor]) -> list[NDArray[np.float32]]:
-        """(T, V) of each (T, F), in one padded pass over those that have frames."""
+        """(T, V) of each (T, F); those without frames are not heard."""
         nothing = np.empty((0, self.tokenizer.vocab_size), dtype=np.float32)
         heard = [features_TF for features_TF in features if len(features_TF)]
         if not heard:
             return [nothing for _ in features]
-        features_BTF = torch.nn.utils.rnn.pad_sequence(heard, batch_first=True)
-        lengths_B = torch.tensor([len(features_TF) for features_TF in heard], device=features_BTF.device)
-        with torch.inference_mode():
-            log_probs_BTV, lengths_B = self._acoustic(features_BTF, lengths_B)
-        # Copies: a view would keep the whole batch alive for as long as its slowest decoding takes.
-        found = iter(
-            [
-                log_probs_TV[:length].float().cpu().numpy().copy()
-                for log_probs_TV, length in zip(log_probs_BTV, lengths_B.tolist(), strict=True)
-            ]
-        )
+        found = iter(self._hear(heard))
         return [next(found) if len(features_TF) else nothing for features_TF in features]
 
     def _search(

@@ -66,6 +66,8 @@ class Settings(BaseSettings):
     """CPU threads of one torch operation; workers x torch_threads should not pass the cores."""
     engine: Literal["bundle", "native", "pyctcdecode"] = "bundle"
     """What does beam search; `bundle` takes what the bundle names, or what its n-gram allows."""
+    acoustic_precision: Literal["int16", "float32"] = "int16"
+    """What the acoustic model computes in; int16 only on a CPU and for residual GRUs, others take float32."""
     rescore_precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """What GPT-2 computes in; `auto` takes bfloat16 where a measurement at start says that it is faster."""
     rescore_budget_s: float | None = Field(default=None, ge=0, le=3600)

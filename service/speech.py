@@ -80,6 +80,7 @@ def load_speech(settings: Settings) -> Speech:
         device=settings.device,
         rescore_precision=settings.rescore_precision,
         engine=None if settings.engine == "bundle" else settings.engine,
+        acoustic_precision=settings.acoustic_precision,
     )
 
 

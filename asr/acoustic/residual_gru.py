@@ -76,12 +76,12 @@ class ResidualGru(nn.Module):
         stages: list[nn.Module] = []
         for stage in range(settings.subsampling.bit_length() - 1):
             wider = settings.conv_channels * (1 if stage == 0 else 2)
-            stages.append(_Stride(channels, wider))
+            stages.append(Stride(channels, wider))
             channels = wider
-        stages.extend(_ConvBlock(channels, settings.dropout) for _ in range(settings.conv_blocks))
+        stages.extend(ConvBlock(channels, settings.dropout) for _ in range(settings.conv_blocks))
         self.convolutions = nn.ModuleList(stages)
         self.projection = nn.Linear(channels * (settings.n_mels // settings.subsampling), settings.width)
-        self.gru_blocks = nn.ModuleList(_GruBlock(settings) for _ in range(settings.gru_blocks))
+        self.gru_blocks = nn.ModuleList(GruBlock(settings) for _ in range(settings.gru_blocks))
         self.final_norm = nn.LayerNorm(settings.width)
         n_outputs = settings.vocab_size * settings.upsampling
         self.output = nn.Linear(settings.width, n_outputs)
@@ -123,7 +123,7 @@ class ResidualGru(nn.Module):
         """The GRUs' input (B, ceil(T / subsampling), D) and its lengths."""
         x_BCTF = features_BTF[..., None].permute(0, 3, 1, 2)  # channels last
         for layer in self.convolutions:
-            if isinstance(layer, _Stride):
+            if isinstance(layer, Stride):
                 x_BCTF = layer(zero_padding(x_BCTF, lengths_B))
                 lengths_B = (lengths_B + 1) // 2
             else:
@@ -148,11 +148,17 @@ class ResidualGru(nn.Module):
         return upsampled_log_probs(self.output(self.final_norm(x_BTD)), self.settings.upsampling)
 
 
-class _Stride(nn.Sequential):
+class Stride(nn.Sequential):
     """Halves time and frequency; channels last in memory."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=2, padding=1))
+
+    @property
+    def convolution(self) -> nn.Conv2d:
+        layer = self[0]
+        assert isinstance(layer, nn.Conv2d)
+        return layer
 
     def forward(self, x_BCTF: torch.Tensor) -> torch.Tensor:
         y_BCTF: torch.Tensor = super().forward(x_BCTF)  # type: ignore[no-untyped-call]
@@ -171,7 +177,7 @@ def _gelu(x_BCTF: torch.Tensor) -> torch.Tensor:
     return y_BCTF
 
 
-class _ConvBlock(nn.Module):
+class ConvBlock(nn.Module):
     """x + conv(gelu(conv(gelu(norm(x))))), the norm over channels at each time and frequency."""
 
     def __init__(self, channels: int, dropout: float) -> None:
@@ -188,7 +194,7 @@ class _ConvBlock(nn.Module):
         return x_BCTF + y_BCTF
 
 
-class _GruBlock(nn.Module):
+class GruBlock(nn.Module):
     """x + projection of a bidirectional GRU over norm(x)."""
 
     def __init__(self, settings: ResidualGruSettings) -> None:

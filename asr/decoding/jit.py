@@ -28,7 +28,16 @@ def inner_kernel(function: Callable[Arguments, Result]) -> Callable[Arguments, R
     return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
-def _compiled(function: Callable[Arguments, Result], **options: bool) -> Callable[Arguments, Result]:
+def reordering_kernel(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """An inner kernel whose sums may be taken in another order, always the same one for the same sizes."""
+    return _compiled(
+        function, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath={"reassoc", "nnan", "nsz"}
+    )
+
+
+def _compiled(
+    function: Callable[Arguments, Result], **options: bool | set[str]
+) -> Callable[Arguments, Result]:
     njit: Any = numba.njit  # whose types do not know the options above
     options |= {"nogil": True, "_nrt": False}
     try:

@@ -1,0 +1,186 @@
+"""`ResidualGru` for listening on CPU, in whole numbers of 16 bits: a fifth of the time, the same texts.
+
+Weights are rounded to 16 bits column by column, values to 14 bits: a recording's at a time before
+convolutions, a frame's at a time before matrices. Their products are added up exactly, and nothing else
+looks at more than one recording: what a recording gives is the same bits alone and in any batch. No padding
+is computed. GRUs go through up to `ROWS` recordings in one loop, so that weights are read once for all.
+
+Shapes: T frames, F mel bands, C channels, N frames of all recordings, D values of a frame, V outputs.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from asr.acoustic import int16_kernels as kernels
+from asr.acoustic.dot_tile import PANEL, ROWS
+from asr.acoustic.int16_kernels import LARGEST, Floats, Gru, Int16s, Matrix, Sums, Work
+from asr.acoustic.intermediate import upsampled_log_probs
+from asr.acoustic.residual_gru import ConvBlock, GruBlock, ResidualGru, ResidualGruSettings, Stride
+
+_LARGEST_SUM = 2**31 - 1
+_TINY = 1e-20
+
+
+def fits(settings: ResidualGruSettings) -> bool:
+    """Whether a model of these settings can be computed so: pairs of values, no self-conditioning."""
+    sizes = (settings.conv_channels, settings.width, settings.gru_hidden)
+    return not settings.self_condition_every and all(size % 2 == 0 for size in sizes)
+
+
+class Int16Gru:
+    """A `ResidualGru` that hears several recordings. Nothing in it changes: threads may share it."""
+
+    def __init__(self, model: ResidualGru) -> None:
+        settings = self._settings = model.settings
+        self._strides = [
+            _convolution(layer.convolution) for layer in model.convolutions if isinstance(layer, Stride)
+        ]
+        self._blocks = [_conv_block(layer) for layer in model.convolutions if isinstance(layer, ConvBlock)]
+        n_bands = settings.n_mels // settings.subsampling
+        by_channel = _numbers(model.projection.weight).reshape(settings.width, -1, n_bands)
+        by_band = by_channel.swapaxes(1, 2).reshape(settings.width, 1, -1)
+        self._projection = _packed(by_band, _numbers(model.projection.bias))
+        self._grus = [_gru(block) for block in model.gru_blocks if isinstance(block, GruBlock)]
+        self._output = _packed(*_after(model.final_norm, model.output.weight, model.output.bias))
+
+    def __call__(self, features: Sequence[Floats]) -> list[Floats]:
+        """Log-probabilities (ceil(T / subsampling) * upsampling, V) of each (T, F), T at least 1."""
+        found: dict[int, Floats] = {}
+        order = sorted(range(len(features)), key=lambda place: -len(features[place]))
+        for first in range(0, len(order), ROWS):
+            group = order[first : first + ROWS]
+            found |= zip(group, self._heard([features[place] for place in group]), strict=True)
+        return [found[place] for place in range(len(features))]
+
+    def _heard(self, features: Sequence[Floats]) -> list[Floats]:
+        """Of at most `ROWS` recordings, the longest first."""
+        settings = self._settings
+        convolved = [self._convolved(features_TF) for features_TF in features]
+        lengths = np.array([len(x_TD) for x_TD in convolved])
+        ends = np.cumsum(lengths)
+        x_ND = np.concatenate(convolved)
+        work = _work(len(x_ND), len(lengths), settings, self._grus[0])
+        for gru in self._grus:
+            kernels.gru_block(x_ND, ends - lengths, lengths, gru, work)
+        logits_NV = _projected(x_ND, True, self._output, settings.vocab_size * settings.upsampling)
+        return [
+            upsampled_log_probs(torch.from_numpy(logits_TV)[None], settings.upsampling)[0].numpy()
+            for logits_TV in np.split(logits_NV, ends[:-1])
+        ]
+
+    def _convolved(self, features_TF: Floats) -> Floats:
+        """The GRUs' input, (T, D)."""
+        n_frames, n_bands = features_TF.shape
+        x_MC = np.ascontiguousarray(features_TF).reshape(-1, 1)
+        for matrix, n_channels in self._strides:
+            padded_TFC, scale = _padded(x_MC, n_bands)
+            n_frames, n_bands = (n_frames + 1) // 2, n_bands // 2
+            x_MC = np.empty((n_frames * n_bands, n_channels), dtype=np.float32)
+            kernels.convolve(padded_TFC, scale, 2, matrix, True, _sums(n_bands, matrix), x_MC)
+        y_MC = np.empty_like(x_MC)
+        for weight_C, bias_C, matrix_1, matrix_2 in self._blocks:
+            sums_FP = _sums(n_bands, matrix_1)
+            kernels.norm_gelu(x_MC, weight_C, bias_C, y_MC)
+            kernels.convolve(*_padded(y_MC, n_bands), 1, matrix_1, True, sums_FP, y_MC)
+            kernels.convolve(*_padded(y_MC, n_bands), 1, matrix_2, False, sums_FP, x_MC)
+        return _projected(x_MC.reshape(n_frames, -1), False, self._projection, self._settings.width)
+
+
+def _convolution(layer: nn.Conv2d) -> tuple[Matrix, int]:
+    """Its matrix, and its channels."""
+    weight_OCTF = _numbers(layer.weight)
+    n_out, n_in = weight_OCTF.shape[:2]
+    weight_OTFC = np.zeros((n_out, 3, 3, n_in + n_in % 2))
+    weight_OTFC[..., :n_in] = weight_OCTF.transpose(0, 2, 3, 1)
+    return _packed(weight_OTFC.reshape(n_out, 3, -1), _numbers(layer.bias)), n_out
+
+
+def _conv_block(block: ConvBlock) -> tuple[Floats, Floats, Matrix, Matrix]:
+    """The norm's weight and bias, and both matrices."""
+    norm, matrices = block.norm, (_convolution(block.conv_1)[0], _convolution(block.conv_2)[0])
+    return _numbers(norm.weight).astype(np.float32), _numbers(norm.bias).astype(np.float32), *matrices
+
+
+def _gru(block: GruBlock) -> Gru:
+    sides = block.forward_gru, block.backward_gru
+    n_summed = 2 * block.forward_gru.hidden_size  # of reset and update, whose two biases are added up
+    inputs, hidden = [], []
+    for side in sides:
+        weight, bias = _after(
+            block.norm, *(side.get_parameter(f"{name}_ih_l0") for name in ("weight", "bias"))
+        )
+        bias_hidden = _numbers(side.get_parameter("bias_hh_l0"))
+        bias[:n_summed] += bias_hidden[:n_summed]
+        bias_hidden[:n_summed] = 0.0
+        inputs.append((weight, bias))
+        hidden.append(_packed(_numbers(side.get_parameter("weight_hh_l0"))[:, None], bias_hidden))
+    both = (np.concatenate([side[part] for side in inputs]) for part in range(2))
+    ahead, back = hidden
+    output = _packed(_numbers(block.projection.weight)[:, None], _numbers(block.projection.bias))
+    return Gru(_packed(*both), ahead, back, output)
+
+
+def _after(
+    norm: nn.LayerNorm, weight: torch.Tensor, bias: torch.Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A matrix, with one segment, and bias that take the norm's weights in."""
+    of_norm, matrix = _numbers(norm.weight), _numbers(weight)
+    return (matrix * of_norm)[:, None], _numbers(bias) + matrix @ _numbers(norm.bias)
+
+
+def _packed(weight_PSK: NDArray[np.float64], bias_P: NDArray[np.float64]) -> Matrix:
+    """Rounded, each column by a scale with which no sum leaves 32 bits. S: segments of K values."""
+    n_columns, n_segments, n_values = weight_PSK.shape
+    sizes_PX = np.abs(weight_PSK).reshape(n_columns, -1)
+    most = _LARGEST_SUM / LARGEST - sizes_PX.shape[1] / 2  # of the rounded magnitudes' sum
+    factors_P = np.minimum(
+        32767 / np.maximum(sizes_PX.max(axis=1), _TINY), most / np.maximum(sizes_PX.sum(axis=1), _TINY)
+    )
+    n_panels = -(-n_columns // PANEL)
+    rounded = np.zeros((n_panels * PANEL, n_segments, n_values), dtype=np.int16)
+    rounded[:n_columns] = np.rint(weight_PSK * factors_P[:, None, None])
+    panels = rounded.reshape(n_panels, PANEL, n_segments, n_values // 2, 2).transpose(0, 2, 3, 1, 4)
+    scales, bias = np.zeros((2, n_panels * PANEL), dtype=np.float32)
+    scales[:n_columns], bias[:n_columns] = 1 / factors_P, bias_P
+    return Matrix(np.ascontiguousarray(panels).reshape(-1), scales, bias)
+
+
+def _padded(x_MC: Floats, n_bands: int) -> tuple[Int16s, float]:
+    n_frames, n_channels = len(x_MC) // n_bands, x_MC.shape[1]
+    padded_TFC = np.zeros((n_frames + 2, n_bands + 2, n_channels + n_channels % 2), dtype=np.int16)
+    return padded_TFC, kernels.quantise_padded(x_MC, padded_TFC)
+
+
+def _projected(x_ND: Floats, norm: bool, matrix: Matrix, n_columns: int) -> Floats:
+    out_ND = np.empty((len(x_ND), n_columns), dtype=np.float32)
+    quantised_ND, scales_N = np.empty(x_ND.shape, dtype=np.int16), np.empty(len(x_ND), dtype=np.float32)
+    kernels.project(x_ND, norm, matrix, quantised_ND, scales_N, _sums(len(x_ND), matrix), out_ND)
+    return out_ND
+
+
+def _sums(n_rows: int, matrix: Matrix) -> Sums:
+    return np.empty((n_rows, len(matrix.bias)), dtype=np.int32)
+
+
+def _work(n_frames: int, n_recordings: int, settings: ResidualGruSettings, gru: Gru) -> Work:
+    n_hidden = settings.gru_hidden
+    return Work(
+        normed_ND=np.empty((n_frames, settings.width), dtype=np.int16),
+        scales_N=np.empty(n_frames, dtype=np.float32),
+        inputs_NP=_sums(n_frames, gru.inputs),
+        hidden_NH=np.empty((n_frames, 2 * n_hidden), dtype=np.int16),
+        output_NP=_sums(n_frames, gru.output),
+        state_SH=np.empty((n_recordings, n_hidden), dtype=np.float32),
+        quantised_SH=np.empty((n_recordings, n_hidden), dtype=np.int16),
+        sums_SP=_sums(n_recordings, gru.ahead),
+        gates=np.empty(2 * n_hidden, dtype=np.float32),
+    )
+
+
+def _numbers(tensor: torch.Tensor | None) -> NDArray[np.float64]:
+    assert tensor is not None
+    return tensor.detach().double().cpu().numpy()
