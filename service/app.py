@@ -27,6 +27,7 @@ from service.settings import Settings
 from service.speech import Loader, Readiness, load_speech
 from service.stream import STREAM_PATH
 from service.stream import router as stream_router
+from service.traces import TracedRequests, Traces, open_traces
 from service.upload_limit import UploadLimit
 
 log = logging.getLogger(__name__)
@@ -36,16 +37,19 @@ def create_app(
     settings: Settings,
     load: Loader = load_speech,
     on_load_failure: Callable[[Exception], None] | None = None,
+    traces: Traces | None = None,
 ) -> FastAPI:
     """An application that serves `settings.bundle`.
 
     load: makes the models, on a thread, when the application starts; until it is done `/readyz` says so.
     on_load_failure: called on the event loop with the exception when loading or the self-test fails; without
-    it the application stays up, not ready.
+    it the application stays up, not ready. traces: None: the settings'. Raises SettingsError when traces are
+    asked for and cannot be made.
     """
     metrics = Metrics()
     readiness = Readiness()
-    engine = Engine(settings, readiness, metrics)
+    traces = open_traces() if traces is None and settings.traces else traces
+    engine = Engine(settings, readiness, metrics, traces)
     service = Service(settings, readiness, engine, metrics)
 
     @asynccontextmanager
@@ -59,6 +63,8 @@ def create_app(
             await jobs.close()
         await engine.close()
         await loading
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
 
     app = FastAPI(
         title="asr-sound",
@@ -95,7 +101,10 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "X-API-Key", REQUEST_ID_HEADER],
             expose_headers=[REQUEST_ID_HEADER, "Retry-After", "Location"],
         )
-    app.add_middleware(RequestContext, metrics=metrics, endpoints={*app.openapi()["paths"], STREAM_PATH})
+    endpoints = {*app.openapi()["paths"], STREAM_PATH}
+    if traces is not None:
+        app.add_middleware(TracedRequests, traces=traces, endpoints=endpoints)
+    app.add_middleware(RequestContext, metrics=metrics, endpoints=endpoints)
     return app
 
 

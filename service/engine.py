@@ -22,13 +22,16 @@ from service.metrics import Metrics
 from service.settings import Settings
 from service.speech import Readiness
 from service.stages import Stages
+from service.traces import Traces
 from service.workshop import Workshop
 
 
 class Engine:
     """Transcribes for all endpoints."""
 
-    def __init__(self, settings: Settings, readiness: Readiness, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, readiness: Readiness, metrics: Metrics, traces: Traces | None = None
+    ) -> None:
         self._settings = settings
         self._readiness = readiness
         self._metrics = metrics
@@ -44,7 +47,7 @@ class Engine:
         self._workshop = Workshop(stages.in_order, threads, settings.batch_wait_ms / 1000, metrics)
         self._audio = AudioPool(threads, on_death=metrics.decoder_deaths.inc)
         read = self._audio.read_pieces if settings.isolate_audio else read_pieces
-        self._house = House(stages, self._workshop, self._admission, expectation, metrics, read)
+        self._house = House(stages, self._workshop, self._admission, expectation, metrics, read, traces)
         self._open: set[asyncio.Future[Answer]] = set()
 
     def check_room(self, uploading: int = 0) -> None:

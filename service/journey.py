@@ -1,6 +1,7 @@
 """One recording's way through the house, step by step."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from service.expectation import Expectation, search_of
 from service.metrics import Metrics
 from service.speech import Speech
 from service.stages import Finishing, Hearing, Rescoring, Search, Stages, next_of
+from service.traces import Traces
 from service.workshop import Done, Item, Result, Stage, Workshop
 
 
@@ -28,6 +30,7 @@ class House:
     expectation: Expectation
     metrics: Metrics
     read: PieceReader
+    traces: Traces | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,16 @@ class Journey:
 
     async def run(self, source: Source, max_duration_s: float) -> Answer:
         """The answer. Raises AudioError, BusyError when it does not fit in, and what the decoders raise."""
+        traces = self._house.traces
+        if traces is None:
+            return await self._run(source, max_duration_s)
+        with traces.span("transcribe", **{"asr.decoder_asked": self._ticket.asked}) as span:
+            answer = await self._run(source, max_duration_s)
+            span.set_attribute("asr.decoder", answer.transcript.decoder)
+            span.set_attribute("asr.audio_s", round(answer.transcript.duration_s, 3))
+            return answer
+
+    async def _run(self, source: Source, max_duration_s: float) -> Answer:
         stages, speech, ticket = self._house.stages, self._speech, self._ticket
         reader = LongReader(
             speech, source, speech.windows, max_duration_s=max_duration_s, read=self._house.read
@@ -144,10 +157,13 @@ class Journey:
         alone: bool = False,
     ) -> Result:
         """One step over so many seconds of audio, its waiting and its work entered in the books."""
-        ticket = self._ticket
+        ticket, traces = self._ticket, self._house.traces
+        begun_ns = time.time_ns() if traces is not None else 0
         done: Done[Result] = await self._house.workshop.do(
             stage, item, urgency=ticket.date, size=size, alone=alone
         )
+        if traces is not None:
+            traces.step(stage.name, done.waited_s, begun_ns, audio_s)
         ticket.waited_s += done.waited_s
         if self._whole:
             ticket.steps_done += 1

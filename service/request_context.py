@@ -72,7 +72,7 @@ class RequestContext:
             "status": status,
             "ms": round(seconds * 1000, 1),
         }
-        more = {key: state[key] for key in ("decoder", "audio_s", "error_code") if key in state}
+        more = {key: state[key] for key in ("decoder", "audio_s", "error_code", "trace_id") if key in state}
         level = logging.DEBUG if endpoint in QUIET_ENDPOINTS and status == 200 else logging.INFO
         log.log(level, "request", extra=fields | more)
 

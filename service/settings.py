@@ -96,6 +96,8 @@ class Settings(BaseSettings):
     """Seconds of new audio on a stream after which its words are written again."""
     stream_idle_s: float = Field(default=30.0, gt=0, le=3600)
     """Seconds without a message after which a stream is closed."""
+    traces: bool = False
+    """Whether OpenTelemetry traces are sent, as its own `OTEL_*` variables say; needs the extra `otel`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line written."""
 
