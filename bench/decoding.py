@@ -4,13 +4,14 @@
     python -m bench.decoding --dev data/dev/manifest.jsonl --test data/test/manifest.jsonl --set cv
 
 All engines get the same log-probabilities (heard once, kept under --cache; divided by the labels' prior where
-the bundle does so) and the same n-gram, the bundle's
-(its arrays are written as ARPA for KenLM). Beam 100; each engine's alpha and beta are tuned on dev over a
-small grid, then all decode test in turns, utterance by utterance, on one thread. CPU time is the process's.
+the bundle does so) and the same n-gram, the bundle's (its arrays are written as ARPA for KenLM). Beam 100;
+each engine's alpha and beta are tuned on dev, from the bundle's on to better neighbours until there is none.
+Then all decode test in turns, utterance by utterance, on one thread. CPU time is the process's.
 Prints a table and writes --out.
 """
 
 import argparse
+import functools
 import json
 import platform
 import shlex
@@ -37,7 +38,8 @@ from bench.rival_decoders import Decode, FlashlightLexicon, arpa_of, pyctcdecode
 from training.manifest import Utterance, read_bytes, read_manifest
 from training.tuning_cache import TuningCache
 
-ALPHAS, BETAS = (0.8, 1.0, 1.25), (-0.7, 0.0, 0.7)  # factors of and offsets from the bundle's
+# Of a step in alpha (a factor) and in beta, in search of the best: first long ones, then short ones.
+STEPS = ((1.2, 0.6), (1.08, 0.25))
 FLAT_S = 30.0
 HOTWORDS = 1000
 
@@ -134,19 +136,33 @@ def _native(decoder: NativeBeamDecoder) -> Decode:
 
 
 def _tuned(make: Any, dev: Heard, base: DecodingSettings, name: str) -> DecodingSettings:
-    """The grid's best on dev: the bundle's weights were tuned for one of the engines."""
-    points = [replace(base, alpha=base.alpha * a, beta=base.beta + b) for a in ALPHAS for b in BETAS]
-    errors = []
-    for settings in points:
-        decode = make(settings)
-        texts = [decode(log_probs)[0] for log_probs in dev.log_probs]
-        errors.append(sum(word_errors(r, t) for r, t in zip(dev.references, texts, strict=True)))
-    best = points[int(np.argmin(errors))]
+    """The best alpha and beta on dev: the bundle's were tuned for one of the engines."""
+
+    @functools.cache
+    def errors(alpha: float, beta: float) -> int:
+        decode = make(replace(base, alpha=alpha, beta=beta))
+        texts = [decode(log_probs_TV)[0] for log_probs_TV in dev.log_probs]
+        return sum(word_errors(r, t) for r, t in zip(dev.references, texts, strict=True))
+
+    best = (base.alpha, base.beta)
+    for factor, step in STEPS:
+        moved = True
+        while moved:
+            around = [
+                (round(best[0] * factor**i, 6), round(best[1] + step * j, 6))
+                for i in (-1, 0, 1)
+                for j in (-1, 0, 1)
+            ]
+            nearest = min(around, key=lambda point: errors(*point))
+            moved = errors(*nearest) < errors(*best)
+            best = nearest if moved else best
+    alpha, beta = best
     print(
-        f"{name}: alpha {best.alpha:.3f} beta {best.beta:.2f}, dev WER {min(errors) / dev.words:.2%}",
+        f"{name}: alpha {alpha:.3f} beta {beta:.2f}, dev WER {errors(*best) / dev.words:.2%} "
+        f"({errors.cache_info().currsize} settings tried)",
         flush=True,
     )
-    return best
+    return replace(base, alpha=alpha, beta=beta)
 
 
 def _side_by_side(decoders: Mapping[str, Decode], test: Heard) -> dict[str, dict[str, Any]]:
