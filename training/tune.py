@@ -37,7 +37,7 @@ from training.tuning_cache import TuningCache
 from training.whole_file import write_json, write_text
 from training.workers import Workers, workers
 
-BEAM_RANGE = Range(Weights(0.0, -4.0, -20.0), Weights(2.5, 5.0, 0.0))
+BEAM_RANGE = Range(Weights(0.0, -4.0, -40.0), Weights(2.5, 5.0, 0.0))
 NOT_DIVIDED: dict[str, Any] = {"prior_weight": None, "label_prior": None}
 WIDTH_TOLERANCE = 0.0005  # of the objective: what a narrower beam may cost
 
