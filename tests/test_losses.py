@@ -74,6 +74,22 @@ def test_ctc_is_minus_the_log_of_the_sum_over_alignments() -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_ctc_of_no_labels_is_minus_the_log_of_blanks_alone() -> None:
+    """Recordings without words beside one with a label, and by themselves; value and gradient."""
+    logits_BTV = torch.randn(2, 6, 5, dtype=torch.float64, requires_grad=True)
+    log_probs_BTV = logits_BTV.log_softmax(-1)
+    lengths_B = torch.tensor([6, 4])
+    blanks = -(log_probs_BTV[0, :, 0].sum() + log_probs_BTV[1, :4, 0].sum())
+    found = ctc_sum(log_probs_BTV, lengths_B, torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2).long())
+    torch.testing.assert_close(found, blanks)
+    (expected,) = torch.autograd.grad(blanks, logits_BTV, retain_graph=True)
+    (gradient,) = torch.autograd.grad(found, logits_BTV, retain_graph=True)
+    torch.testing.assert_close(gradient, expected)
+    beside = ctc_sum(log_probs_BTV, lengths_B, torch.tensor([[0, 0], [3, 2]]), torch.tensor([0, 2]))
+    (gradient,) = torch.autograd.grad(beside, logits_BTV)
+    torch.testing.assert_close(gradient[0], expected[0])
+
+
 def test_intermediate_losses_are_mixed_in_by_their_weight() -> None:
     shape = ConformerSettings(
         vocab_size=7, conv_channels=4, width=8, heads=2, blocks=4, kernel=3, dropout=0, self_condition_every=1

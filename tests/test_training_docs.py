@@ -13,7 +13,7 @@ from training.catalogue import CATALOGUE, GROUPS
 TEXT = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
 
 
-@pytest.mark.parametrize("stage", ["download", "prepare", "listen"])
+@pytest.mark.parametrize("stage", ["download", "wordless", "prepare", "listen"])
 def test_stages_and_their_flags(stage: str) -> None:
     parser = argparse.ArgumentParser(add_help=False)
     importlib.import_module(f"training.{stage}").add_arguments(parser)

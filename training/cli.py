@@ -8,6 +8,7 @@ from asr.errors import AsrError
 # Stage -> its module under `training`; imported only when asked for, so that `asr-train --help` is quick.
 STAGES = {
     "download": "fetch public corpora and language models",
+    "wordless": "make recordings in which nobody speaks, to train on",
     "prepare": "check a corpus, write its manifest and features",
     "tokenizer": "train the BPE vocabulary",
     "listen": "hear and see what a run's augmentation does",

@@ -138,7 +138,7 @@ class Corpus:
 
     def _least_features(self, target: list[int]) -> int:
         """Fewest features that give the model frames enough for these labels."""
-        model_frames = -(-needed_frames(target) // self._acoustic.upsampling)
+        model_frames = max(1, -(-needed_frames(target) // self._acoustic.upsampling))
         return (model_frames - 1) * self._acoustic.subsampling + 1
 
     def _first_missing(self) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+WORDLESS = "wordless"  # the corpus whose transcripts are empty because nobody speaks (training/wordless.py)
+
 
 @dataclass(frozen=True)
 class Utterance:

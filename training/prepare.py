@@ -30,7 +30,7 @@ from asr.features import FeatureSettings, raw_log_mel
 from asr.text import normalise, unspellable
 from training.features_store import FeatureWriter
 from training.layouts import Rejected, find, find_utterances
-from training.manifest import Utterance, read_bytes, write_manifest
+from training.manifest import WORDLESS, Utterance, read_bytes, write_manifest
 from training.whole_file import write_text
 
 __all__ = ["add_arguments", "find_utterances", "main", "prepare"]
@@ -158,7 +158,7 @@ def _examine(utterance: Utterance, settings: FeatureSettings | None) -> Examined
     if strange := unspellable(utterance.text):
         return f"transcript has {' '.join(sorted(strange))!r}: spell it as spoken", 0, None
     text = normalise(utterance.text)
-    if not text:
+    if not text and utterance.corpus != WORDLESS:
         return "empty transcript", 0, None
     try:
         samples = read_audio(read_bytes(utterance), max_duration_s=MAX_DURATION_S)

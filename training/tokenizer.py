@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    texts = (u.text for path in args.manifest for u in read_manifest(path))
+    texts = (u.text for path in args.manifest for u in read_manifest(path) if u.text)
     tokenizer = train_tokenizer(
         texts, args.vocab_size, kind=args.kind, max_piece_length=args.max_piece_length
     )

@@ -178,7 +178,7 @@ def _run_wave(run: Run, wave: Wave, corpus: Corpus, state: TrainingState) -> Dev
             fetched = _fetched(run, wave, corpus, loader, batches, progress.epoch, progress.batch)
             while progress.batch < len(batches):
                 numbers = range(progress.batch, min(progress.batch + optim.accumulate, len(batches)))
-                n_labels = sum(len(corpus.targets[i]) for number in numbers for i in batches[number])
+                n_labels = max(1, sum(len(corpus.targets[i]) for number in numbers for i in batches[number]))
                 lr = learning_rate(progress.stage_step, n_steps, optim)
                 for group in state.optimizer.param_groups:
                     group["lr"] = lr
