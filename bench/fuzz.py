@@ -2,11 +2,13 @@
 
 Each file is a short recording of some format with bytes flipped, cut out, repeated, replaced by extremes, or
 joined with another format's. Every answer must be a 200 or a 4xx, within `--patience` seconds, the service
-must stay healthy, and its memory (decoding processes included) must not grow. Exits with 1 when one of these
-does not hold; the offending file is written to the folder of `--keep`.
+must stay healthy, and its memory (decoding processes included) must be flat, as bench/soak.py judges it.
+Results go to bench/results/fuzz.json; exits with 1 when one of these does not hold; the offending file is
+written to the folder of `--keep`.
 """
 
 import argparse
+import json
 import sys
 import time
 from collections import Counter
@@ -18,9 +20,10 @@ import httpx2
 import numpy as np
 
 from bench.server_process import Server, served
+from bench.soak import MAX_SLOPE, slope_of
 from tests.test_audio import FORMATS, encoded
 
-GROWTH_MIB = 64.0  # more, from the first fifth to the end, is a leak
+RESULTS = Path(__file__).parent / "results" / "fuzz.json"
 EXTREMES = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\0\0\0\x80")
 RAW_TYPES = ("audio/L16;rate=8000;channels=3", "audio/pcm;rate=16000", "audio/PCMU", "audio/G722")
 
@@ -41,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--callers", type=int, default=4)
     parser.add_argument("--patience", type=float, default=60.0, help="seconds for one answer")
     parser.add_argument("--bundle", type=Path, default=Path("models/default"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--keep", type=Path, default=Path("runs/fuzz"))
     args = parser.parse_args(argv)
     clean = [encoded(*spec, seconds=0.3) for spec in FORMATS.values()]
@@ -65,11 +69,24 @@ def main(argv: list[str] | None = None) -> None:
         args.keep.mkdir(parents=True, exist_ok=True)
         (args.keep / str(one.seed)).write_bytes(mutated(clean, one.seed))
     slowest = max(outcomes, key=lambda one: one.seconds)
-    growth = memory[-1] - memory[len(memory) // 5]
-    print(f"statuses {dict(sorted(Counter(one.status for one in outcomes).items()))}")
-    print(f"slowest answer {slowest.seconds:.1f} s (seed {slowest.seed}), memory grew by {growth:.0f} MiB")
-    if bad or growth > GROWTH_MIB:
-        sys.exit(f"failed: {len(bad)} bad answers, seeds {[one.seed for one in bad][:20]}")
+    slope, error = slope_of(memory[len(memory) // 2 :], step)
+    result = {
+        "files": len(outcomes),
+        "first_seed": args.first,
+        "seconds": round(time.perf_counter() - began),
+        "statuses": dict(sorted(Counter(str(one.status) for one in outcomes).items())),
+        "bad_seeds": [one.seed for one in bad],
+        "slowest_s": round(slowest.seconds, 1),
+        "slowest_seed": slowest.seed,
+        "memory_mib": [round(sample, 1) for sample in memory],
+        "slope_mib_per_1000_files": round(slope, 2),
+        "slope_standard_error": round(error, 2),
+    }
+    args.results.parent.mkdir(exist_ok=True)
+    args.results.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=2))
+    if bad or slope > MAX_SLOPE:
+        sys.exit("failed")
 
 
 def _post(server: Server, clean: list[bytes], seed: int, patience_s: float) -> Outcome:

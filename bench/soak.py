@@ -1,11 +1,12 @@
 """Everything at once, for long: python -m bench.soak [--requests 20000] [--callers 8] [--longest 6]
 
 So many requests of all kinds against a running service: recordings of every format by every decoder, with
-hotwords that change, OpenAI's endpoint with and without streaming, jobs, WebSocket streams, rubbish, callers
-who leave. Every answer must be one that is allowed for its kind (a full service may say so), and memory, of
-the service and its decoding processes together, must be flat: over the second half of the requests, the line
-through its samples may rise by `MAX_SLOPE` at the most. Caches fill up in the first half. Results go to
-bench/results/soak.json, after every fiftieth of the way; exits with 1 when one of these does not hold.
+hotwords and posted texts that change, OpenAI's endpoint with and without streaming, jobs, WebSocket streams,
+rubbish, callers who leave. Every answer must be one that is allowed for its kind (a full service may say so),
+and memory, of the service and its decoding processes together, must be flat: over the second half of the
+requests, the line through its samples may rise by `MAX_SLOPE` at the most. Caches fill up in the first half.
+Results go to bench/results/soak.json, after every fiftieth of the way; exits with 1 when one of these does
+not hold.
 """
 
 import argparse
@@ -124,7 +125,8 @@ def _transcribe(server: Server, recordings: list[bytes], rng: random.Random) -> 
         "channels": rng.choice(["mixed", "mixed", "separate"]),
         "degrade": rng.choice(["true", "false"]),
     }
-    return _post(f"{server.address}/transcribe", rng.choice(recordings), params=query)
+    form = {"lm_text": " ".join(_word(rng) for _ in range(200))} if rng.random() < 0.05 else None
+    return _post(f"{server.address}/transcribe", rng.choice(recordings), params=query, data=form)
 
 
 def _word(rng: random.Random) -> str:
