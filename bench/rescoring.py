@@ -23,7 +23,7 @@ from rich.table import Table
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from asr.decoding.options import DecodingOptions
-from asr.decoding.rescoring import Gpt2Scorer, Precision
+from asr.decoding.rescoring import Gpt2Scorer, Precision, read_by_transformers
 from asr.decoding.token_trie import packed
 from asr.transcriber import Transcriber
 from bench.real_time import _utterances
@@ -86,7 +86,9 @@ def _models(
     transcriber: Transcriber, bundle: Path, small: bool
 ) -> dict[str, Callable[[Precision], Gpt2Scorer]]:
     models: dict[str, Callable[[Precision], Gpt2Scorer]] = {
-        "the bundle's": lambda precision: Gpt2Scorer.load(bundle / "gpt2", "cpu", precision)
+        "the bundle's": lambda precision: Gpt2Scorer(
+            *read_by_transformers(str(bundle / "gpt2"), True), "cpu", precision
+        )
     }
     if small:
         models["GPT-2 small, random"] = lambda precision: _random_small(transcriber, precision)

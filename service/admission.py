@@ -17,7 +17,7 @@ from service.errors import BusyError, StoppingError
 from service.expectation import Expectation, steps_of
 from service.metrics import Metrics
 
-PATIENCE = 10.0
+PATIENCE = 4.0
 MAX_RETRY_AFTER_S = 600
 
 

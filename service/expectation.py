@@ -9,7 +9,7 @@ MEMORY_S = 600.0  # of audio: what is older counts half as much, and so on
 # Before anything was measured: a two-core machine with the default bundle.
 FIRST_GUESS: Mapping[str, float] = {
     "read": 0.005,
-    "acoustic": 0.01,
+    "acoustic": 0.002,
     "search:greedy": 0.0005,
     "search:beam_lm": 0.02,
     "rescoring": 0.02,

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 import asr.decoding.rescoring
+from asr.decoding.gpt2 import Gpt2
 from asr.decoding.rescoring import Gpt2Scorer, rescore
 from asr.decoding.result import Hypothesis, Scores
 from asr.errors import MismatchError, MissingFileError, RescoringTimeoutError
@@ -58,21 +60,29 @@ def scorer(gpt2_folder: Path) -> Gpt2Scorer:
     return Gpt2Scorer.load(gpt2_folder)
 
 
-def stepwise(scorer: Gpt2Scorer, text: str) -> float:
+@pytest.fixture(scope="session")
+def reference(gpt2_folder: Path) -> GPT2LMHeadModel:
+    """transformers' own."""
+    return GPT2LMHeadModel.from_pretrained(gpt2_folder).eval()
+
+
+def stepwise(scorer: Gpt2Scorer, model: GPT2LMHeadModel, text: str) -> float:
     """Reference: the tokens one after the other, each given all before it; for texts that fit the model."""
     ids = [scorer._begin_id, *scorer._encode(text), scorer._end_id]
     total = 0.0
     for n in range(1, len(ids)):
         with torch.no_grad():
-            logits = scorer._model(input_ids=torch.tensor([ids[:n]])).logits[0, -1]
+            logits = model(input_ids=torch.tensor([ids[:n]])).logits[0, -1]
         total += float(torch.log_softmax(logits.double(), dim=0)[ids[n]])
     return total
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_score_is_the_log_probability_of_the_tokens_and_the_end(scorer: Gpt2Scorer, text: str) -> None:
+def test_score_is_the_log_probability_of_the_tokens_and_the_end(
+    scorer: Gpt2Scorer, reference: GPT2LMHeadModel, text: str
+) -> None:
     assert len(scorer._encode(text)) < N_POSITIONS
-    assert scorer.score([text]) == [pytest.approx(stepwise(scorer, text), abs=1e-4)]
+    assert scorer.score([text]) == [pytest.approx(stepwise(scorer, reference, text), abs=1e-4)]
 
 
 def test_score_alone_equals_score_in_a_batch(scorer: Gpt2Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,10 +97,10 @@ def test_score_alone_equals_score_in_a_batch(scorer: Gpt2Scorer, monkeypatch: py
     assert scorer.score([]) == []
 
 
-def test_several_recordings_go_in_one_pass(scorer: Gpt2Scorer) -> None:
+def test_several_recordings_go_in_one_pass(scorer: Gpt2Scorer, reference: GPT2LMHeadModel) -> None:
     lists = [[f"{text} {end}" for end in ("apple", "pear", "mat")] for text in TEXTS]
     together = scorer.score([text for row in lists for text in row])
-    alone = [stepwise(scorer, text) for row in lists for text in row]
+    alone = [stepwise(scorer, reference, text) for row in lists for text in row]
     assert together == pytest.approx(alone, abs=1e-4)
 
 
@@ -145,7 +155,9 @@ def test_auto_takes_what_its_measurement_says(
         assert chosen.score(TEXTS) == scorer.score(TEXTS)  # the trial left no rounding behind
 
 
-def test_long_texts_are_scored_in_windows_each_token_once(scorer: Gpt2Scorer) -> None:
+def test_long_texts_are_scored_in_windows_each_token_once(
+    scorer: Gpt2Scorer, reference: GPT2LMHeadModel
+) -> None:
     text = " ".join(TEXTS * 3)
     ids = [scorer._begin_id, *scorer._encode(text), scorer._end_id]
     assert len(ids) > 3 * N_POSITIONS
@@ -154,7 +166,7 @@ def test_long_texts_are_scored_in_windows_each_token_once(scorer: Gpt2Scorer) ->
         # The window that scores token n begins at the latest multiple of half that leaves room for it.
         start = 0 if n <= N_POSITIONS else -(-(n - N_POSITIONS) // half) * half
         with torch.no_grad():
-            logits = scorer._model(input_ids=torch.tensor([ids[start:n]])).logits[0, -1]
+            logits = reference(input_ids=torch.tensor([ids[start:n]])).logits[0, -1]
         assert n <= N_POSITIONS or n - start > half
         expected += float(torch.log_softmax(logits.double(), dim=0)[ids[n]])
     assert scorer.score([text])[0] == pytest.approx(expected, abs=1e-3)
@@ -223,3 +235,14 @@ def test_only_the_first_are_scored_and_returned() -> None:
     assert scorer.asked == ["b", "a"]
     assert [h.text for h in found] == ["a", "b"]  # equal totals: alphabetical
     assert rescore([], scorer, gamma=1.0, limit=2) == []
+
+
+def test_the_usual_folder_is_read_without_transformers(gpt2_folder: Path, tmp_path: Path) -> None:
+    """One with another activation is not."""
+    own, other = Gpt2Scorer.load(gpt2_folder), Path(shutil.copytree(gpt2_folder, tmp_path / "unusual"))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"activation_function": "relu"}))
+    assert isinstance(own._model, Gpt2)
+    unusual = Gpt2Scorer.load(other)
+    assert isinstance(unusual._model, GPT2LMHeadModel)
+    assert unusual.score(TEXTS) != pytest.approx(own.score(TEXTS), abs=1e-3)

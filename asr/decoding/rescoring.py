@@ -21,9 +21,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer, GPT2LMHeadModel
-from transformers.utils import logging as transformers_logging
 
+from asr.decoding import gpt2
 from asr.decoding.result import Hypothesis
 from asr.decoding.token_trie import Pack, Window, packed, windows_of
 from asr.errors import MismatchError, MissingFileError, RescoringTimeoutError
@@ -56,7 +55,7 @@ class Gpt2Scorer:
     def __init__(
         self, model: Any, tokenizer: Any, device: str | torch.device, precision: Precision = "float32"
     ) -> None:
-        """`model`: GPT2LMHeadModel, which this takes over; `tokenizer`: its tokenizer.
+        """`model`: `Gpt2` or GPT2LMHeadModel, which this takes over; `tokenizer`: its tokenizer.
 
         precision: `bfloat16` may be faster where the processor has it, and is off by tenths of a nat a text;
         `auto` takes it where a measurement on this machine, now, says that it saves a fifth of the time.
@@ -95,11 +94,7 @@ class Gpt2Scorer:
         if local:
             _check_files(Path(name))
         try:
-            with _no_progress_bar():
-                tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
-                model = GPT2LMHeadModel.from_pretrained(
-                    name, local_files_only=local, use_safetensors=True, dtype=torch.float32
-                )
+            model, tokenizer = (gpt2.load(Path(name)) if local else None) or read_by_transformers(name, local)
         except OSError as error:
             raise MissingFileError(f"no GPT-2 model and tokenizer in {name}: {error}") from error
         except (ValueError, RuntimeError, SafetensorError) as error:
@@ -257,13 +252,20 @@ def _check_files(folder: Path) -> None:
             raise MissingFileError(f"{names[0]} is missing from {folder}")
 
 
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """No bar over the weights in a service's log. transformers' setting is global, so it is put back."""
+def read_by_transformers(name: str, local: bool) -> tuple[Any, Any]:
+    """Model and tokenizer. No bar over the weights in a service's log: the setting is global, so it is put
+    back."""
+    from transformers import AutoTokenizer, GPT2LMHeadModel  # takes seconds, and few folders need it
+    from transformers.utils import logging as transformers_logging
+
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        yield
+        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
+        model = GPT2LMHeadModel.from_pretrained(
+            name, local_files_only=local, use_safetensors=True, dtype=torch.float32
+        )
     finally:
         if shown:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    return model, tokenizer
