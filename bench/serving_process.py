@@ -2,7 +2,8 @@
 
 python -m bench.serving_process plain PORT BUNDLE
 
-ours is `asr-sound serve`; plain and litserve are what one would write by hand around a Transcriber.
+ours is `asr-sound serve`; plain and litserve are what one would write by hand around a Transcriber,
+plain_torch the same around one whose acoustic model is torch's, in float32.
 """
 
 import asyncio
@@ -12,14 +13,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from asr.acoustic.listener import AcousticPrecision
 from asr.decoding.options import DecodingOptions
 from asr.transcriber import Transcriber
 from bench.http_load import status_of
@@ -102,13 +105,13 @@ def _free_port() -> int:
         return port
 
 
-def run_plain(port: int, bundle: str) -> None:
+def run_plain(port: int, bundle: str, acoustic_precision: AcousticPrecision = "int16") -> None:
     """One request at a time on a pool of threads."""
     import uvicorn
     from fastapi import FastAPI, UploadFile
 
     torch.set_num_threads(1)
-    transcriber = Transcriber.load(bundle, "cpu")
+    transcriber = Transcriber.load(bundle, "cpu", acoustic_precision=acoustic_precision)
     pool = ThreadPoolExecutor(os.cpu_count())
     app = FastAPI()
 
@@ -131,4 +134,9 @@ def run_litserve(port: int, bundle: str) -> None:
 
 
 if __name__ == "__main__":
-    {"plain": run_plain, "litserve": run_litserve}[sys.argv[1]](int(sys.argv[2]), sys.argv[3])
+    servers: dict[str, Callable[[int, str], None]] = {
+        "plain": run_plain,
+        "plain_torch": partial(run_plain, acoustic_precision="float32"),
+        "litserve": run_litserve,
+    }
+    servers[sys.argv[1]](int(sys.argv[2]), sys.argv[3])

@@ -84,7 +84,7 @@ class JobBody(BaseModel):
         )
 
 
-def _jobs(request: Request) -> Jobs:
+async def _jobs(request: Request) -> Jobs:
     """Raises NoJobsError where none are kept."""
     jobs = request.app.state.jobs
     if jobs is None:
@@ -93,7 +93,7 @@ def _jobs(request: Request) -> Jobs:
     return jobs
 
 
-def _owner(request: Request) -> str:
+async def _owner(request: Request) -> str:
     """Who asks: jobs are shown to their owner only. Empty where there are no keys."""
     return str(request.scope["state"].get("key", ""))
 

@@ -43,7 +43,7 @@ class Service:
     metrics: Metrics
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # async: others are called on a thread, and wait for it
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
