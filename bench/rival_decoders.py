@@ -18,6 +18,7 @@ from asr.decoding.ngram_file import (
     BACKOFF_WIDTH,
     CHILD_AT,
     CHILD_WIDTH,
+    COLUMNS,
     LOGP_AT,
     LOGP_TABLE,
     LOGP_WIDTH,
@@ -48,14 +49,20 @@ def arpa_of(lm: ArrayNgram, path: Path) -> Path:
             firsts = _children(arrays, n - 1, counts[n - 1])
             parents = np.repeat(np.arange(counts[n - 1]), np.diff(firsts))
             keys = parents * len(words) + _numbers(
-                arrays.data, int(arrays.layout[n, WORD_AT]), arrays.word_width, count
+                arrays.data, int(arrays.layout.reshape(-1, COLUMNS)[n, WORD_AT]), arrays.word_width, count
             )
         if not last:
             counts.append(int(_children(arrays, n, count)[-1]))
-        logp = _values(arrays, arrays.layout[n, [LOGP_AT, LOGP_WIDTH, LOGP_TABLE]], count)
+        logp = _values(
+            arrays, arrays.layout.reshape(-1, COLUMNS)[n, [LOGP_AT, LOGP_WIDTH, LOGP_TABLE]], count
+        )
         backoff = np.zeros(count, np.float32)
         if not last:
-            backoff = _values(arrays, arrays.layout[n, [BACKOFF_AT, BACKOFF_WIDTH, BACKOFF_TABLE]], count)
+            backoff = _values(
+                arrays,
+                arrays.layout.reshape(-1, COLUMNS)[n, [BACKOFF_AT, BACKOFF_WIDTH, BACKOFF_TABLE]],
+                count,
+            )
         levels.append(Level(keys, logp, backoff))
     write_table(NgramTable(words, levels), path)
     return path
@@ -127,7 +134,9 @@ def _numbers(data: np.ndarray, at: int, width: int, count: int) -> np.ndarray:
 
 def _children(arrays: NgramArrays, n: int, count: int) -> np.ndarray:
     """(count + 1,): where the children of each node of a level begin."""
-    return _numbers(arrays.data, *arrays.layout[n, [CHILD_AT, CHILD_WIDTH]].tolist(), count + 1)
+    return _numbers(
+        arrays.data, *arrays.layout.reshape(-1, COLUMNS)[n, [CHILD_AT, CHILD_WIDTH]].tolist(), count + 1
+    )
 
 
 def _values(arrays: NgramArrays, columns: np.ndarray, count: int) -> np.ndarray:

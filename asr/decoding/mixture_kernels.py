@@ -37,10 +37,16 @@ def begin_mixed(first: NgramArrays, mixture: Mixture, context: Context) -> None:
 @kernel
 def advance_mixed(first: NgramArrays, mixture: Mixture, context: Context, word: int, after: Context) -> float:
     """log10 P(word | context); writes the contexts after the word, which must be another array."""
-    own = word < mixture.first_size
-    first_logp = advance(first, context[:CONTEXT_SIZE], word if own else first.unknown, after[:CONTEXT_SIZE])
+    own = word if word < mixture.first_size else first.unknown
+    logp = advance(first, context[:CONTEXT_SIZE], own, after[:CONTEXT_SIZE])
+    return mix_in(mixture, context, word, logp, after)
+
+
+@kernel
+def mix_in(mixture: Mixture, context: Context, word: int, first_logp: float, after: Context) -> float:
+    """The same where the first model has spoken: log10 of its P, and its context after the word written."""
     second_logp = advance(mixture.ngram, context[CONTEXT_SIZE:], mixture.numbers[word], after[CONTEXT_SIZE:])
-    return interpolated(first_logp if own else -np.inf, second_logp, mixture.weight)
+    return interpolated(first_logp if word < mixture.first_size else -np.inf, second_logp, mixture.weight)
 
 
 @kernel

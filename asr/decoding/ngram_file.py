@@ -30,6 +30,7 @@ _ALIGNMENT = 64
 WORD_AT, LOGP_AT, LOGP_WIDTH, LOGP_TABLE, BACKOFF_AT, BACKOFF_WIDTH, BACKOFF_TABLE, CHILD_AT, CHILD_WIDTH = (
     range(9)
 )
+COLUMNS = 9
 
 
 class NgramArrays(NamedTuple):
@@ -41,7 +42,7 @@ class NgramArrays(NamedTuple):
     end: int  # of </s>
     unknown: int  # of <unk>
     word_width: int  # bytes of a word's number
-    layout: NDArray[np.int64]  # (order, columns): row n is of the n-grams of n + 1 words
+    layout: NDArray[np.int64]  # (order x COLUMNS,): row n is of the n-grams of n + 1 words
     values: NDArray[np.float32]  # all tables, one after the other: log10
 
 
@@ -118,7 +119,7 @@ def decoded(content: NDArray[np.uint8], name: str) -> tuple[list[str], NgramArra
             end=end,
             unknown=unknown,
             word_width=index["word_width"],
-            layout=np.ascontiguousarray(np.array(columns, dtype=np.int64).T),
+            layout=np.array(columns, dtype=np.int64).T.ravel(),
             values=content[at["values"] : at["values"] + sizes["values"]].view("<f4"),
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -15,6 +15,7 @@ from asr.decoding.ngram_file import (
     BACKOFF_WIDTH,
     CHILD_AT,
     CHILD_WIDTH,
+    COLUMNS,
     LOGP_AT,
     LOGP_TABLE,
     LOGP_WIDTH,
@@ -40,30 +41,34 @@ def read_number(data: NDArray[np.uint8], at: int, width: int, index: int) -> int
 @inner_kernel
 def find_child(lm: NgramArrays, level: int, parent: int, word: int) -> int:
     """The node of `level` (from 1 on) that continues a node of the level before with a word, or -1."""
-    low = read_number(lm.data, lm.layout[level - 1, CHILD_AT], lm.layout[level - 1, CHILD_WIDTH], parent)
-    high = read_number(lm.data, lm.layout[level - 1, CHILD_AT], lm.layout[level - 1, CHILD_WIDTH], parent + 1)
-    end = high
+    row = level * COLUMNS
+    child_at, child_width = lm.layout[row - COLUMNS + CHILD_AT], lm.layout[row - COLUMNS + CHILD_WIDTH]
+    low = read_number(lm.data, child_at, child_width, parent)
+    end = high = read_number(lm.data, child_at, child_width, parent + 1)
+    word_at = lm.layout[row + WORD_AT]
     while low < high:
         middle = (low + high) >> 1
-        if read_number(lm.data, lm.layout[level, WORD_AT], lm.word_width, middle) < word:
+        if read_number(lm.data, word_at, lm.word_width, middle) < word:
             low = middle + 1
         else:
             high = middle
-    if low < end and read_number(lm.data, lm.layout[level, WORD_AT], lm.word_width, low) == word:
+    if low < end and read_number(lm.data, word_at, lm.word_width, low) == word:
         return low
     return -1
 
 
 @inner_kernel
 def log10_probability(lm: NgramArrays, level: int, node: int) -> float:
-    code = read_number(lm.data, lm.layout[level, LOGP_AT], lm.layout[level, LOGP_WIDTH], node)
-    return float(lm.values[lm.layout[level, LOGP_TABLE] + code])
+    row = level * COLUMNS
+    code = read_number(lm.data, lm.layout[row + LOGP_AT], lm.layout[row + LOGP_WIDTH], node)
+    return float(lm.values[lm.layout[row + LOGP_TABLE] + code])
 
 
 @inner_kernel
 def log10_backoff(lm: NgramArrays, level: int, node: int) -> float:
-    code = read_number(lm.data, lm.layout[level, BACKOFF_AT], lm.layout[level, BACKOFF_WIDTH], node)
-    return float(lm.values[lm.layout[level, BACKOFF_TABLE] + code])
+    row = level * COLUMNS
+    code = read_number(lm.data, lm.layout[row + BACKOFF_AT], lm.layout[row + BACKOFF_WIDTH], node)
+    return float(lm.values[lm.layout[row + BACKOFF_TABLE] + code])
 
 
 @kernel

@@ -102,14 +102,6 @@ def copy_context(source: NDArray[np.int64], i: int, target: NDArray[np.int64], j
 
 
 @inner_kernel
-def advance(search: Search, context: NDArray[np.int64], word: int, after: NDArray[np.int64]) -> float:
-    """log10 P(word | context) of the n-gram, a text's own mixed in or not; writes the context after it."""
-    if search.weights.has_mixture:
-        return mixture_kernels.advance_mixed(search.ngram, search.mixture, context, word, after)
-    return ngram_kernels.advance(search.ngram, context, word, after)
-
-
-@inner_kernel
 def end_word(search: Search, beam: Beam, i: int) -> None:
     """Fills in what the text would be if its unfinished word ended here."""
     text, weights = beam.texts[i], search.weights
@@ -126,7 +118,14 @@ def end_word(search: Search, beam: Beam, i: int) -> None:
     is_unknown = word < 0
     if weights.has_ngram:
         number = search.ngram.unknown if is_unknown else word
-        logp = advance(search, beam.contexts[i], number, beam.end_contexts[i])
+        own = number
+        if weights.has_mixture and number >= search.mixture.first_size:
+            own = search.ngram.unknown
+        logp = ngram_kernels.advance(search.ngram, beam.contexts[i], own, beam.end_contexts[i])
+        if weights.has_mixture:
+            logp = mixture_kernels.mix_in(
+                search.mixture, beam.contexts[i], number, logp, beam.end_contexts[i]
+            )
         text.end_finished += weights.alpha * logp + (weights.penalty if is_unknown else 0.0)
     if weights.has_hotwords:
         hot, covered, unknown, earned = hotword_trie.finish_word(
@@ -486,4 +485,9 @@ def finish(search: Search, beam: Beam, n_texts: int, parts: NDArray[np.float64])
         parts[i, 2], parts[i, 3] = text.end_earned, text.words
         if search.weights.has_ngram:
             end = search.ngram.end
-            parts[i, 1] += search.weights.alpha * advance(search, beam.end_contexts[i], end, beam.contexts[i])
+            logp = ngram_kernels.advance(search.ngram, beam.end_contexts[i], end, beam.contexts[i])
+            if search.weights.has_mixture:
+                logp = mixture_kernels.mix_in(
+                    search.mixture, beam.end_contexts[i], end, logp, beam.contexts[i]
+                )
+            parts[i, 1] += search.weights.alpha * logp
