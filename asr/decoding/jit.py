@@ -35,6 +35,11 @@ def reordering_kernel(function: Callable[Arguments, Result]) -> Callable[Argumen
     )
 
 
+def step_kernel(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """An inner one that becomes part of its caller: handing on all arrays would take longer than its work."""
+    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+
+
 def _compiled(
     function: Callable[Arguments, Result], **options: bool | set[str]
 ) -> Callable[Arguments, Result]:

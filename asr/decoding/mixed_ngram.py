@@ -35,7 +35,7 @@ class MixedNgram:
         strangers = [word for word in self.new_words if word not in first.numbers]
         size = len(first.numbers)
         self._numbers = {word: size + i for i, word in enumerate(strangers)}
-        numbers = np.full(size + len(strangers), second.arrays.unknown, np.int32)
+        numbers = np.full(size + len(strangers), second.arrays.unknown, np.int64)
         numbers[first.arrays.end] = second.arrays.end
         for word in second.words:
             numbers[self.number(word)] = second.number(word)

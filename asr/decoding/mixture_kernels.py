@@ -22,7 +22,7 @@ class Mixture(NamedTuple):
     """What is mixed into an n-gram. Without anything `numbers` is empty, and it is never asked."""
 
     ngram: NgramArrays  # the second model
-    numbers: NDArray[np.int32]  # its numbers of the mixture's words; of those it lacks, its unknown word's
+    numbers: NDArray[np.int64]  # its numbers of the mixture's words; of those it lacks, its unknown word's
     first_size: int  # words of the first model
     weight: float  # of the second, between 0 and 1
 

@@ -213,4 +213,4 @@ def _no_ngram() -> ArrayNgram:
 @functools.cache
 def _no_mixture() -> Mixture:
     """Stands where kernels take a mixture that they never ask."""
-    return Mixture(_no_ngram().arrays, np.zeros(0, np.int32), 0, 0.0)
+    return Mixture(_no_ngram().arrays, np.zeros(0, np.int64), 0, 0.0)

@@ -33,8 +33,12 @@ def read_number(data: NDArray[np.uint8], at: int, width: int, index: int) -> int
     """The number at a place of a section whose numbers take `width` bytes."""
     place = at + index * width
     number = np.int64(data[place])
-    for k in range(1, width):
-        number |= np.int64(data[place + k]) << (8 * k)
+    if width > 1:  # no loop: that would be unrolled and vectorised into pages of code
+        number |= np.int64(data[place + 1]) << 8
+    if width > 2:
+        number |= np.int64(data[place + 2]) << 16
+    if width > 3:
+        number |= np.int64(data[place + 3]) << 24
     return int(number)
 
 

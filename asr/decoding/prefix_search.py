@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from asr.decoding import hotword_trie, mixture_kernels, ngram_kernels
 from asr.decoding.hotword_trie import DEAD, START
-from asr.decoding.jit import inner_kernel, kernel
+from asr.decoding.jit import inner_kernel, kernel, step_kernel
 from asr.decoding.prefix_state import STAYS, Beam, History, Pieces, Search, Workspace
 from asr.decoding.word_trie import OUTSIDE, ROOT, SPACE, WordTrie, walk
 
@@ -101,7 +101,7 @@ def copy_context(source: NDArray[np.int64], i: int, target: NDArray[np.int64], j
         target[j, k] = source[i, k]
 
 
-@inner_kernel
+@step_kernel
 def end_word(search: Search, beam: Beam, i: int) -> None:
     """Fills in what the text would be if its unfinished word ended here."""
     text, weights = beam.texts[i], search.weights
@@ -168,7 +168,7 @@ def add_path(work: Workspace, c: int, token: int, logp: float) -> None:
     candidate.n_last += 1
 
 
-@inner_kernel
+@step_kernel
 def stay(search: Search, beam: Beam, i: int, work: Workspace, frame_V: NDArray[np.float64]) -> None:
     """Candidate i is text i itself: by the blank, or by its last token again."""
     text, candidate, pieces = beam.texts[i], work.candidates[i], search.pieces
@@ -204,7 +204,7 @@ def paths_that_grow(beam: Beam, i: int, token: int) -> float:
     return float(text.total)
 
 
-@inner_kernel
+@step_kernel
 def hopeless(search: Search, beam: Beam, i: int, token: int, work: Workspace, least: float) -> bool:
     """Whether growing by the token surely ranks the text `least` too low; quick, and never wrongly True.
 
@@ -236,7 +236,7 @@ def hopeless(search: Search, beam: Beam, i: int, token: int, work: Workspace, le
     return bool(most < least)
 
 
-@inner_kernel
+@step_kernel
 def grow(
     search: Search,
     beam: Beam,
@@ -291,7 +291,7 @@ def grow(
     return n + 1
 
 
-@inner_kernel
+@step_kernel
 def grow_all(
     search: Search,
     beam: Beam,
@@ -378,7 +378,7 @@ def choose(candidates: NDArray[Any], heap: NDArray[np.int64], n: int, width: int
     return size
 
 
-@inner_kernel
+@step_kernel
 def settle(
     search: Search, beam: Beam, grown: Beam, j: int, work: Workspace, history: History, n_nodes: int
 ) -> int:
