@@ -188,13 +188,13 @@ def test_one_acoustic_pass_serves_every_decoder(
     transcriber: Transcriber, recording: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = []
-    listen = transcriber._acoustic
+    listen = transcriber._listen
 
     def counted(*args: object) -> object:
         passes.append(args)
         return listen(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(transcriber, "_acoustic", counted)
+    monkeypatch.setattr(transcriber, "_listen", counted)
     common = DecodingOptions(nbest=1, lm="zoo", lm_text=TEXT, hotwords=("zebra",), hotword_weight=3.0)
     together = transcriber.transcribe(recording, replace(common, compare=True))
     assert len(passes) == 1
