@@ -3,13 +3,17 @@
 Sounds without a sentence in them, each made from a seed at three levels: digital silence, steady noise
 (white, pink, brown), mains hum with clicks, music-like tones, and babble: eight recordings of dev at once.
 Each piece of ten seconds is transcribed with every decoder. The result is words a minute, per kind and
-decoder, printed and written to bench/results/insertions.json. Babble is speech, only nobody's in particular.
+decoder, printed and written to bench/results/insertions.json, from where `asr-train export --insertions`
+puts it into the model card. Babble is speech, only nobody's in particular.
 """
 
 import argparse
 import json
 import os
+import shlex
+import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +49,11 @@ def main(argv: list[str] | None = None) -> None:
     pieces = max(1, round(60 * args.minutes / PIECE_S / len(LEVELS_DB)))
     rows = {kind: _words_a_minute(transcriber, sounds, pieces) for kind, sounds in _kinds(pieces).items()}
     result = {
-        "bundle": transcriber.sha256,
+        "bundle": {"measured_sha256": transcriber.bundle.measured_sha256},
+        "command": shlex.join(
+            ["python", "-m", "bench.insertions", *(sys.argv[1:] if argv is None else argv)]
+        ),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "minutes_each": round(pieces * len(LEVELS_DB) * PIECE_S / 60, 2),
         "levels_db": LEVELS_DB,
         "words_a_minute": rows,

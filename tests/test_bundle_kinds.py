@@ -53,7 +53,7 @@ def test_a_bundle_of_any_kind_transcribes(
     settings = dataclasses.replace(tiny.settings, acoustic=acoustic)
     bundle = Bundle.save(tmp_path / "bundle", settings, contents)
     assert bundle.settings.acoustic == acoustic
-    assert described in model_card(bundle, [])
+    assert described in model_card(bundle, {"evaluations": []})
 
     transcriber = Transcriber.load(bundle.path, "cpu")
     transcriber.self_test()

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from asr.bundle import ACOUSTIC, EVALUATION, MODEL_CARD, NGRAM, TOKENIZER, UNIGRAMS, Bundle
 from asr.decoding.options import DECODERS, DecodingOptions, DecodingSettings
 from asr.transcriber import Transcriber
+from bench import insertions
 from tests.conftest import wav_bytes
 from training import evaluate, export
 from training.manifest import Utterance, write_manifest
@@ -150,18 +151,50 @@ def test_an_evaluation_is_added_and_refreshed(run: Run, runs: Path) -> None:
     assert "Noise, CC0." in card
     assert "WER by" not in card  # the manifest knew no groups
     groups = {"utterances": 1, "speakers": 1, "words": 2}
-    groups["wer"] = {d: report["sets"]["noise"]["decoders"][d]["wer"] for d in (*DECODERS, "oracle")}
-    report["sets"]["noise"]["groups"] = {"accent": {"scottish": groups, "a|b": groups}}
+    for rate in ("wer", "cer"):
+        groups[rate] = {d: report["sets"]["noise"]["decoders"][d][rate] for d in (*DECODERS, "oracle")}
+    report["sets"]["noise"]["groups"] = {"accent": {"scottish": groups | {"utterances": 20}, "a|b": groups}}
     results.write_text(json.dumps(report))
     run("--evaluation", "results.json")  # the bundle that was measured is still the same
     card = (after.path / MODEL_CARD).read_text()
     assert "WER by accent" in card
-    assert f"| noise | scottish | 1 | 1 | 2 | {100 * wer:.1f} (" in card
-    assert "| noise | a/b |" in card
+    assert f"| noise | scottish | 20 | 1 | 2 | {100 * wer:.1f} (" in card
+    cer = report["sets"]["noise"]["decoders"]["greedy"]["cer"]["rate"]
+    assert (
+        f"| noise | a/b | 1 | 1 | 2 | {100 * wer:.1f}; {100 * cer:.1f} |" in card
+    )  # too few for an interval
     report["sets"]["noise"]["groups"] = {}
     results.write_text(json.dumps(report))
     run("--evaluation", "results.json")
     assert Bundle.load(before.path) == after
+
+
+def test_insertions_stand_beside_the_evaluation_and_outlive_it(
+    run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(*NEW)
+    bundle = Bundle.load(runs / "models" / "new")
+    _measured(bundle.path, runs)
+    monkeypatch.setattr(insertions, "RESULTS", runs / "insertions.json")
+    monkeypatch.setattr(insertions, "_kinds", lambda pieces: {"organs": insertions._repeated(_chord)})
+    insertions.main(["--bundle", str(bundle.path), "--minutes", "0.5"])
+    run("--insertions", "insertions.json")
+    run("--evaluation", "results.json")  # the bundle that was measured is still the same
+    after = Bundle.load(bundle.path)
+    assert after.measured_sha256 == bundle.measured_sha256
+    card = (after.path / MODEL_CARD).read_text()
+    words = json.loads((runs / "insertions.json").read_text())["words_a_minute"]["organs"]
+    assert "| organs | " + " | ".join(f"{words[d]:.1f}" for d in DECODERS) + " |" in card
+    assert "| noise | 1 | 2 | `greedy` |" in card
+    changed = replace(bundle.settings, decoding=replace(bundle.settings.decoding, alpha=0.77))
+    after.with_changes(changed, {})
+    with pytest.raises(SystemExit, match="measure again"):
+        run("--insertions", "insertions.json")
+
+
+def _chord(rng: np.random.Generator) -> np.ndarray:
+    times_s = np.arange(16_000) / 16_000
+    return np.sin(2 * np.pi * 220 * times_s) * np.sin(2 * np.pi * 3 * times_s)
 
 
 def test_results_of_other_weights_are_refused(run: Run, runs: Path) -> None:
@@ -170,7 +203,7 @@ def test_results_of_other_weights_are_refused(run: Run, runs: Path) -> None:
     _measured(bundle.path, runs)
     decoding = replace(bundle.settings.decoding, alpha=0.77)
     tuned = bundle.with_changes(replace(bundle.settings, decoding=decoding), {})
-    with pytest.raises(SystemExit, match="evaluate again"):
+    with pytest.raises(SystemExit, match="measure again"):
         run("--evaluation", "results.json")
     assert Bundle.load(bundle.path) == tuned
 

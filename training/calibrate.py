@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from asr.bundle import ACOUSTIC, CALIBRATION, EVALUATION, MODEL_CARD, RELIABILITY, Bundle
+from asr.bundle import ACOUSTIC, CALIBRATION, MODEL_CARD, RELIABILITY, Bundle
 from asr.decoding.alignment import place_words
 from asr.decoding.calibration import Calibration, LogisticMap
 from asr.decoding.evidence import FEATURES, acoustic_gaps, features, greedy_agreement, lm_only
@@ -35,7 +35,7 @@ from asr.errors import AsrError
 from asr.transcriber import Transcriber
 from training.joined import Joined, join
 from training.manifest import Utterance, read_bytes, read_manifest
-from training.model_card import model_card
+from training.model_card import model_card, read_measurements
 from training.reliability import reliability_svg, summary
 from training.timing import Edge, edges, fitted_shifts, timing_figures, words_right
 from training.workers import Workers, workers
@@ -189,10 +189,8 @@ def save(bundle: Bundle, calibration: Calibration, report: Mapping[str, Any]) ->
         RELIABILITY: svg.encode(),
     }
     saved = bundle.with_changes(replace(bundle.settings, calibration=calibration), changed)
-    evaluations = []
-    if EVALUATION in saved.files:
-        evaluations = json.loads((saved.path / EVALUATION).read_text(encoding="utf-8"))["evaluations"]
-    return saved.with_changes(saved.settings, {MODEL_CARD: model_card(saved, evaluations).encode()})
+    card = model_card(saved, read_measurements(saved))
+    return saved.with_changes(saved.settings, {MODEL_CARD: card.encode()})
 
 
 def _judge_all(pool: Workers, utterances: Sequence[Utterance], description: str) -> Words:

@@ -175,9 +175,12 @@ def _group_rates(outcomes: Sequence[Outcome], values: Sequence[str]) -> dict[str
             "utterances": len(chosen),
             "speakers": len({outcome.speaker for outcome in chosen}),
             "words": sum(len(reference.split()) for reference in references),
-            "wer": {
-                decoder: _rate(word_error_rate(references, [o.texts[decoder] for o in chosen]))
-                for decoder in (*DECODERS, ORACLE)
+            **{
+                name: {
+                    decoder: _rate(rate(references, [o.texts[decoder] for o in chosen]))
+                    for decoder in (*DECODERS, ORACLE)
+                }
+                for name, rate in (("wer", word_error_rate), ("cer", char_error_rate))
             },
         }
     return rates

@@ -2,7 +2,8 @@
 
     asr-train export --acoustic runs/default --ngram runs/ngram --gpt2 runs/gpt2 \
         --notes configs/default-data.md --out models/default
-    asr-train export --out models/default --evaluation runs/dev.json runs/test.json
+    asr-train export --out models/default --evaluation runs/dev.json runs/test.json \
+        --insertions bench/results/insertions.json
     asr-train export --out models/default --lm legal=runs/ngram-legal
 
 The first makes a new bundle, with its model card; the second refreshes evaluation.json and MODEL_CARD.md of
@@ -36,7 +37,7 @@ from asr.decoding.array_ngram import ArrayNgram
 from asr.decoding.options import DecodingSettings
 from asr.errors import AsrError, MismatchError
 from asr.transcriber import Transcriber
-from training.model_card import model_card
+from training.model_card import model_card, read_measurements
 
 # What transformers may read of a GPT-2 folder; optimiser states and logs stay behind.
 GPT2_FILES = (
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--notes", type=Path, help="Markdown for the model card: data, licences, limits")
     parser.add_argument("--decoding", type=Path, help="another bundle, to start from its decoding weights")
     parser.add_argument("--evaluation", type=Path, nargs="+", help="results of `asr-train evaluate`")
+    parser.add_argument("--insertions", type=Path, help="results of `python -m bench.insertions`")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -77,11 +79,14 @@ def main(args: argparse.Namespace) -> None:
         bundle = export(args) if args.acoustic else Bundle.load(args.out)
         if args.lm:
             bundle = change_lms(bundle, args.lm)
-        if args.evaluation:
-            bundle = add_evaluation(bundle, [_read_json(path) for path in args.evaluation])
+        if args.evaluation or args.insertions:
+            evaluations = [_read_json(path) for path in args.evaluation or ()]
+            bundle = add_measurements(
+                bundle, evaluations, _read_json(args.insertions) if args.insertions else None
+            )
         elif not args.acoustic and not args.lm:
             raise ValueError(
-                "give --acoustic for a new bundle, or --evaluation or --lm for one that is there"
+                "give --acoustic for a new bundle; --evaluation, --insertions or --lm for one that is there"
             )
     except (AsrError, OSError, ValueError) as error:
         raise SystemExit(f"asr-train export: {error}") from error
@@ -115,26 +120,41 @@ def export(args: argparse.Namespace) -> Bundle:
     with tempfile.TemporaryDirectory() as name:
         draft = Bundle.save(Path(name) / "draft", settings, contents)
         Transcriber.load(draft.path, "cpu").self_test()
-        contents[MODEL_CARD] = model_card(draft, []).encode()
+        contents[MODEL_CARD] = model_card(draft, {"evaluations": []}).encode()
     return Bundle.save(args.out, settings, contents)
 
 
-def add_evaluation(bundle: Bundle, reports: list[dict[str, Any]]) -> Bundle:
+def add_measurements(
+    bundle: Bundle, evaluations: Sequence[dict[str, Any]], insertions: dict[str, Any] | None
+) -> Bundle:
     """The bundle with these results, in place of earlier ones, in evaluation.json and the card.
 
+    Without evaluations, or without insertions, the earlier ones stay if they are of these weights.
     Raises MismatchError when the results are another bundle's, or this one's with other weights.
     """
-    for report in reports:
-        measured = report.get("bundle", {}).get("measured_sha256")
-        if measured != bundle.measured_sha256:
+    for report in (*evaluations, *([insertions] if insertions else [])):
+        if _measured(report) != bundle.measured_sha256:
             raise MismatchError(
-                f"the results of {report.get('command')!r} are of bundle {measured}, not of this one "
-                f"({bundle.measured_sha256}): evaluate again"
+                f"the results of {report.get('command')!r} are of bundle {_measured(report)}, not of this "
+                f"({bundle.measured_sha256}): measure again"
             )
-    evaluations = [{key: value for key, value in r.items() if key != "utterances"} for r in reports]
-    content = json.dumps({"evaluations": evaluations}, indent=1, ensure_ascii=False) + "\n"
-    card = model_card(bundle, evaluations)
-    return bundle.with_changes(bundle.settings, {EVALUATION: content.encode(), MODEL_CARD: card.encode()})
+    before = read_measurements(bundle)
+    content: dict[str, Any] = {
+        "evaluations": [{key: value for key, value in r.items() if key != "utterances"} for r in evaluations]
+        or [r for r in before["evaluations"] if _measured(r) == bundle.measured_sha256]
+    }
+    kept = before.get("insertions")
+    if insertions := insertions or (kept if kept and _measured(kept) == bundle.measured_sha256 else None):
+        content["insertions"] = insertions
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    card = model_card(bundle, content)
+    return bundle.with_changes(bundle.settings, {EVALUATION: text.encode(), MODEL_CARD: card.encode()})
+
+
+def _measured(report: Mapping[str, Any]) -> str | None:
+    """The `measured_sha256` of the bundle that gave these results."""
+    bundle = report.get("bundle")
+    return bundle.get("measured_sha256") if isinstance(bundle, dict) else None
 
 
 def change_lms(bundle: Bundle, named: Sequence[str]) -> Bundle:

@@ -111,7 +111,7 @@ def import_checkpoint(args: argparse.Namespace) -> tuple[Bundle, Labels, int]:
         contents[ACOUSTIC].chmod(0o644)
         draft = Bundle.save(Path(folder) / "draft", bundle_settings, contents)
         Transcriber.load(draft.path, "cpu").self_test()
-        contents[MODEL_CARD] = model_card(draft, []).encode()
+        contents[MODEL_CARD] = model_card(draft, {"evaluations": []}).encode()
         return Bundle.save(args.out, bundle_settings, contents), labels, n_unspelled
 
 

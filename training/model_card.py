@@ -10,6 +10,7 @@ from asr.acoustic.kinds import AcousticSettings
 from asr.bundle import (
     ACOUSTIC,
     CALIBRATION,
+    EVALUATION,
     GPT2,
     KENLM,
     MEASUREMENTS,
@@ -21,16 +22,29 @@ from asr.bundle import (
 from training.evaluate import interval
 from training.reliability import card_section
 
+FEWEST_FOR_INTERVAL = 20  # utterances of a group; of fewer the bootstrap knows too little
 
-def model_card(bundle: Bundle, evaluations: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown. evaluations: reports of `asr-train evaluate`, with or without their utterances."""
+
+def model_card(bundle: Bundle, measured: Mapping[str, Any]) -> str:
+    """Markdown. measured: what evaluation.json holds, as `read_measurements` gives it."""
     settings = bundle.settings
-    sections = [_introduction(settings), _sizes(bundle.files), _results(evaluations), _training(settings)]
+    sections = [_introduction(settings), _sizes(bundle.files), _results(measured["evaluations"])]
+    if insertions := measured.get("insertions"):
+        sections.append(_insertions(insertions))
+    sections.append(_training(settings))
     if CALIBRATION in bundle.files:
         sections.append(card_section(json.loads((bundle.path / CALIBRATION).read_text(encoding="utf-8"))))
     if notes := str(settings.training.get("notes", "")).strip():
         sections.append(notes)
     return "\n\n".join(sections) + "\n"
+
+
+def read_measurements(bundle: Bundle) -> dict[str, Any]:
+    """`evaluations`: reports of `asr-train evaluate` without utterances; `insertions` where measured."""
+    if EVALUATION not in bundle.files:
+        return {"evaluations": []}
+    read: dict[str, Any] = json.loads((bundle.path / EVALUATION).read_text(encoding="utf-8"))
+    return read
 
 
 def _introduction(settings: BundleSettings) -> str:
@@ -122,20 +136,49 @@ def _results(evaluations: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _groups(report: Mapping[str, Any]) -> list[str]:
-    """A table per kind of group that the manifest knew: WER by corpus, by accent, of children and adults."""
+    """A table per kind of group that the manifest knew: by corpus, by accent, of children and adults."""
     kinds = dict.fromkeys(kind for result in report["sets"].values() for kind in result.get("groups", {}))
     lines: list[str] = []
     for kind in kinds:
         results = {n: r["groups"][kind] for n, r in report["sets"].items() if kind in r.get("groups", {})}
         decoders = list(next(iter(next(iter(results.values())).values()))["wer"])
         head = ["set", kind, "utterances", "speakers", "words", *(f"`{decoder}`" for decoder in decoders)]
-        lines += ["", f"WER by {kind}:", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        told = f"WER by {kind} (95 % from {FEWEST_FOR_INTERVAL} utterances on); CER:"
+        lines += ["", told, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
         for name, groups in results.items():
             for value, group in groups.items():
-                rates = [f"{_rate(group['wer'][d])[0]} ({interval(group['wer'][d])})" for d in decoders]
+                rates = [_group_rate(group, decoder) for decoder in decoders]
                 cells = [name, value, group["utterances"], group["speakers"], group["words"], *rates]
                 lines.append("| " + " | ".join(str(c).replace("|", "/") for c in cells) + " |")
     return lines
+
+
+def _group_rate(group: Mapping[str, Any], decoder: str) -> str:
+    """ "WER (95 %); CER" of one group, in per cent."""
+    wer = group["wer"][decoder]
+    shown = f"{100 * wer['rate']:.1f}"
+    if group["utterances"] >= FEWEST_FOR_INTERVAL:
+        shown += f" ({interval(wer)})"
+    return f"{shown}; {100 * group['cer'][decoder]['rate']:.1f}" if "cer" in group else shown
+
+
+def _insertions(measured: Mapping[str, Any]) -> str:
+    """Words where nobody says anything: a row per sound."""
+    rows = measured["words_a_minute"]
+    decoders = list(next(iter(rows.values())))
+    levels = ", ".join(f"{level:g}" for level in measured["levels_db"])
+    lines = [
+        "## Words where nobody speaks",
+        "",
+        f"`{measured['command']}` ({measured['created']}): words a minute,",
+        f"{measured['minutes_each']:g} minutes of each sound, at {levels} dBFS. Babble is many at once.",
+        "",
+        "| sound | " + " | ".join(f"`{decoder}`" for decoder in decoders) + " |",
+        "|" + "---|" * (1 + len(decoders)),
+    ]
+    for sound, words in rows.items():
+        lines.append(f"| {sound} | " + " | ".join(f"{words[decoder]:.1f}" for decoder in decoders) + " |")
+    return "\n".join(lines)
 
 
 def _rate(rate: dict[str, Any]) -> tuple[str, str]:
