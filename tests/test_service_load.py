@@ -117,6 +117,7 @@ def test_models_are_listed() -> None:
         "sample_rate": 16000,
         "decoders": ["greedy", "beam_lm", "beam_lm_rescore"],
         "default_decoder": "greedy",
+        "lms": ["default", "legal"],
     }
 
 

@@ -51,8 +51,7 @@ class Gpt2(nn.Module):
         super().__init__()
         self.config = config
         self.transformer = _Body(config)
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.lm_head.weight = self.transformer.wte.weight
+        self.lm_head = _Head(self.transformer.wte.weight)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -62,8 +61,8 @@ class Gpt2(nn.Module):
 class _Body(nn.Module):
     def __init__(self, config: Gpt2Config) -> None:
         super().__init__()
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.wte = _embedding(config.vocab_size, config.n_embd)
+        self.wpe = _embedding(config.n_positions, config.n_embd)
         self.h = nn.ModuleList(_Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
@@ -75,6 +74,20 @@ class _Body(nn.Module):
         for block in self.h:
             x_1NW = block(x_1NW, attention_mask)
         return Hidden(self.ln_f(x_1NW))
+
+
+class _Head(nn.Module):
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight)
+
+
+def _embedding(n_rows: int, width: int) -> nn.Embedding:
+    """Without random numbers, which would take time."""
+    return nn.Embedding(n_rows, width, _weight=torch.empty(n_rows, width))
 
 
 class _Block(nn.Module):
@@ -148,11 +161,8 @@ def load(folder: Path) -> tuple[Gpt2, FastTokenizer] | None:
     activation = said.get("activation_function", _TANH_GELUS[0])
     if not (usual and plain_tokens and known and None not in sizes.values() and activation in _TANH_GELUS):
         return None
-    with torch.device("meta"):
-        epsilon = said.get("layer_norm_epsilon", 1e-5)
-        model = Gpt2(
-            Gpt2Config(**{key: int(size) for key, size in sizes.items()}, layer_norm_epsilon=epsilon)
-        )
+    epsilon = said.get("layer_norm_epsilon", 1e-5)
+    model = Gpt2(Gpt2Config(**{key: int(size) for key, size in sizes.items()}, layer_norm_epsilon=epsilon))
     floats = {name: tensor.float() for name, tensor in weights.items()}
     floats["lm_head.weight"] = floats["transformer.wte.weight"]
     model.load_state_dict(floats, strict=True, assign=True)
