@@ -11,7 +11,7 @@ ASR_PORT ?= 8000
 SERVING := $(VENV)/.serving
 DEVELOPING := $(VENV)/.developing
 
-.PHONY: help run test lint format golden bench train-tiny docker
+.PHONY: help run test lint format golden bench train-tiny model docker
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
@@ -44,6 +44,62 @@ bench: $(DEVELOPING)  ## measure speed and memory of the served bundle
 
 train-tiny: $(DEVELOPING)  ## the whole training chain on a few minutes of speech from ASR_DATA
 	$(BIN)/python -m training.train_tiny
+
+# The default model's recipe from a data folder: each line is one of docs/training.md's commands, and what is there
+# already is not made again (a run that was cut goes on by itself). Half a day on two cores.
+ASR_DATA ?= ../shared/data
+TEXT ?= $(ASR_DATA)/text/books.txt.xz
+MODEL ?= runs/model
+TRAIN := PATH=$(CURDIR)/$(BIN):$$PATH asr-train
+TORCHRUN := OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node 2 -m training.cli train
+DEV := data/dev/manifest.jsonl
+TEST := data/test/manifest.jsonl
+
+model: runs/model.finished  ## the default model's whole recipe from ASR_DATA, into runs/model; hours
+
+data/train/manifest.jsonl: | $(DEVELOPING)
+	$(TRAIN) prepare $(ASR_DATA)/speech/train $(ASR_DATA)/speech/train-more --out data/train
+
+$(DEV) $(TEST): data/%/manifest.jsonl: | $(DEVELOPING)
+	$(TRAIN) prepare $(ASR_DATA)/speech/$* --out data/$*
+
+data/wordless-corpus/manifest.jsonl: data/train/manifest.jsonl
+	$(TRAIN) wordless --manifest $< --minutes 40 --seed 1 --out data/wordless-corpus
+
+data/train-wordless/manifest.jsonl: data/wordless-corpus/manifest.jsonl
+	$(TRAIN) prepare $(ASR_DATA)/speech/train $(ASR_DATA)/speech/train-more data/wordless-corpus --out data/train-wordless
+
+runs/bpe/tokenizer.model: data/train/manifest.jsonl
+	$(TRAIN) tokenizer --manifest $< --vocab-size 256 --max-piece-length 6 --out runs/bpe
+
+runs/default/model.safetensors: runs/bpe/tokenizer.model data/train/manifest.jsonl $(DEV)
+	$(TORCHRUN) configs/default.toml --out runs/default
+
+runs/two-views/model.safetensors: runs/default/model.safetensors
+	$(TORCHRUN) configs/default_two_views.toml --out runs/two-views --init $<
+
+runs/third/model.safetensors: runs/two-views/model.safetensors data/train-wordless/manifest.jsonl
+	$(TORCHRUN) configs/default_third.toml --out runs/third --init $< --set data.tokenizer=runs/bpe/tokenizer.model
+
+runs/ngram/ngram.json: data/train/manifest.jsonl $(DEV) $(TEST)
+	sh training/build_kenlm.sh
+	$(TRAIN) ngram --text $(TEXT) --manifest data/train/manifest.jsonl --interpolate --dev $(DEV) --test $(TEST) \
+	  --max-words 120000 --prune 0 4 7 11 --out runs/ngram
+
+runs/gpt2/gpt2.json: data/train/manifest.jsonl $(DEV)
+	$(TRAIN) gpt2 --text $(ASR_DATA)/text/books.txt.xz --manifest data/train/manifest.jsonl --dev $(DEV) --layers 2 --width 192 \
+	  --vocab-size 4000 --batch-tokens 2048 --learning-rate 3e-3 --final-lr-share 0.2 --manifest-repeat 3 --max-steps 8000 \
+	  --out runs/gpt2
+
+runs/model.finished: runs/third/model.safetensors runs/ngram/ngram.json runs/gpt2/gpt2.json $(TEST)
+	$(TRAIN) export --acoustic runs/third --ngram runs/ngram --gpt2 runs/gpt2 --notes configs/default-data.md --out $(MODEL)
+	$(TRAIN) tune $(MODEL) --manifest $(DEV) --prior-weights 0.2 0.3 0.4 0.5 --beam-widths 100 200 300
+	$(TRAIN) calibrate $(MODEL) --manifest $(DEV) --check $(TEST)
+	$(TRAIN) evaluate $(MODEL) --manifest $(DEV) --out runs/dev.json
+	$(TRAIN) evaluate $(MODEL) --manifest $(TEST) --out runs/test.json
+	ASR_DATA=$(ASR_DATA) $(BIN)/python -m bench.insertions --bundle $(MODEL)
+	$(TRAIN) export --out $(MODEL) --evaluation runs/dev.json runs/test.json --insertions bench/results/insertions.json
+	@touch $@
 
 docker:  ## build the image asr-sound:cpu
 	docker compose build

@@ -2,6 +2,8 @@
 
 import argparse
 import importlib
+import shlex
+import subprocess
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import pytest
 from training.augment_config import AugmentConfig
 from training.catalogue import CATALOGUE, GROUPS
 
-TEXT = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs" / "training.md").read_text()
 
 
 @pytest.mark.parametrize("stage", ["download", "wordless", "prepare", "listen"])
@@ -41,3 +44,19 @@ def test_augmentation() -> None:
         else:
             named = [field.name] if not field.name.endswith("_start_epoch") else []
         assert not [name for name in named if f"`{name}`" not in TEXT and f"augment.{name}" not in TEXT]
+
+
+def test_make_model_gives_every_stage_what_it_takes() -> None:
+    """What `make` would run, read by each stage's own parser; nothing is run."""
+    command = ["make", "--dry-run", "--always-make", "model", "TEXT=books.txt"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lines = told.replace("\\\n", " ").splitlines()
+    stages = [shlex.split(line.partition(" asr-train ")[2]) for line in lines if " asr-train " in line]
+    for stage, *arguments in stages:
+        parser = argparse.ArgumentParser()
+        importlib.import_module(f"training.{stage.replace('-', '_')}").add_arguments(parser)
+        parser.parse_args(arguments)
+    names = [stage for stage, *_ in stages]
+    assert names[-6:] == ["export", "tune", "calibrate", "evaluate", "evaluate", "export"]
+    assert {"prepare", "wordless", "tokenizer", "ngram", "gpt2"} <= set(names)
+    assert told.count("training.cli train configs/default") == 3
