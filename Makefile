@@ -86,14 +86,19 @@ runs/ngram/ngram.json: data/train/manifest.jsonl $(DEV) $(TEST)
 	$(TRAIN) ngram --text $(TEXT) --manifest data/train/manifest.jsonl --interpolate --dev $(DEV) --test $(TEST) \
 	  --max-words 120000 --prune 0 4 7 11 --out runs/ngram
 
-runs/gpt2/gpt2.json: data/train/manifest.jsonl $(DEV)
-	$(TRAIN) gpt2 --text $(ASR_DATA)/text/books.txt.xz --manifest data/train/manifest.jsonl --dev $(DEV) --layers 2 --width 192 \
-	  --vocab-size 4000 --batch-tokens 2048 --learning-rate 3e-3 --final-lr-share 0.2 --manifest-repeat 3 --max-steps 8000 \
-	  --out runs/gpt2
+runs/gpt2-books/gpt2.json: data/train/manifest.jsonl $(DEV)
+	$(TRAIN) gpt2 --text $(TEXT) --manifest data/train/manifest.jsonl --dev $(DEV) --layers 2 --width 256 \
+	  --vocab-size 4000 --batch-tokens 2048 --learning-rate 3e-3 --final-lr-share 0.05 --manifest-repeat 2 --max-steps 8500 \
+	  --out runs/gpt2-books
+
+runs/gpt2/gpt2.json: runs/gpt2-books/gpt2.json
+	$(TRAIN) gpt2 --text $(ASR_DATA)/text/books.txt.xz --manifest data/train/manifest.jsonl --dev $(DEV) \
+	  --init runs/gpt2-books/model --batch-tokens 2048 --learning-rate 4e-4 --final-lr-share 0.02 --manifest-repeat 4 \
+	  --max-steps 760 --seed 3 --out runs/gpt2
 
 runs/model.finished: runs/third/model.safetensors runs/ngram/ngram.json runs/gpt2/gpt2.json $(TEST)
 	$(TRAIN) export --acoustic runs/third --ngram runs/ngram --gpt2 runs/gpt2 --notes configs/default-data.md --out $(MODEL)
-	$(TRAIN) tune $(MODEL) --manifest $(DEV) --prior-weights 0.2 0.3 0.4 0.5 --beam-widths 100 200 300
+	$(TRAIN) tune $(MODEL) --manifest $(DEV) --prior-weights 0.3 0.4 0.5 0.6 --beam-widths 100 200 300
 	$(TRAIN) calibrate $(MODEL) --manifest $(DEV) --check $(TEST)
 	$(TRAIN) evaluate $(MODEL) --manifest $(DEV) --out runs/dev.json
 	$(TRAIN) evaluate $(MODEL) --manifest $(TEST) --out runs/test.json

@@ -77,9 +77,9 @@ class _Body(nn.Module):
 
 
 class _Head(nn.Module):
-    def __init__(self, weight: nn.Parameter) -> None:
+    def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.weight = weight
+        self.weight: Tensor = weight
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.weight)
