@@ -71,7 +71,8 @@ def test_channels_one_by_one(client: TestClient) -> None:
     assert (answer["words"], answer["hypotheses"], answer["duration_s"]) == ([], [], 1.0)
     assert len(answer["channels"]) == 2
     for channel in answer["channels"]:
-        assert channel.keys() == {"text", "words", "rescoring", "hypotheses", "hotword_receipts"}
+        parts = {"text", "words", "rescoring", "hypotheses", "hotword_receipts", "lm_text"}
+        assert channel.keys() == parts
         assert channel["text"] == SECRET
         assert len(channel["hypotheses"]) == 2
         assert len(channel["words"]) == 1
