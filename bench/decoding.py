@@ -36,7 +36,7 @@ from asr.scoring import word_errors
 from asr.transcriber import Transcriber
 from bench.rival_decoders import Decode, FlashlightLexicon, arpa_of, pyctcdecode
 from training.manifest import Utterance, read_bytes, read_manifest
-from training.tuning_cache import TuningCache
+from training.tuning_cache import LogProbs, TuningCache
 
 # Of a step in alpha (a factor) and in beta, in search of the best: first long ones, then short ones.
 STEPS = ((1.2, 0.6), (1.08, 0.25))
@@ -60,10 +60,8 @@ class Heard:
 def main() -> None:
     args = _arguments()
     torch.set_num_threads(1)
-    transcriber = Transcriber.load(args.bundle, "cpu")
-    lm, tokenizer = transcriber.lm, transcriber.tokenizer
-    if not isinstance(lm, ArrayNgram):
-        raise SystemExit(f"{args.bundle} holds no n-gram in arrays: make it again with `asr-train ngram`")
+    transcriber, lm = loaded(args.bundle)
+    tokenizer = transcriber.tokenizer
     dev, test = (_heard(transcriber, m, args) for m in (args.dev, args.test))
     # `_heard` has divided by the prior already, for all engines.
     base = replace(transcriber.settings, beam_width=100, prior_weight=None, label_prior=None)
@@ -99,6 +97,20 @@ def main() -> None:
     _print(report)
 
 
+def loaded(bundle: Path) -> tuple[Transcriber, ArrayNgram]:
+    """A bundle's models, and its n-gram. Ends the program where that is none in arrays."""
+    transcriber = Transcriber.load(bundle, "cpu")
+    if not isinstance(transcriber.lm, ArrayNgram):
+        raise SystemExit(f"{bundle} holds no n-gram in arrays: make it again with `asr-train ngram`")
+    return transcriber, transcriber.lm
+
+
+def listened(transcriber: Transcriber, utterances: Sequence[Utterance], folder: Path) -> LogProbs:
+    """What the acoustic model hears in recordings, kept in a folder."""
+    cache = TuningCache(folder, transcriber.bundle, utterances)
+    return cache.log_probs(lambda: [transcriber.listen(read_bytes(u)).log_probs for u in utterances])
+
+
 def lm_name(transcriber: Transcriber) -> str:
     return transcriber.bundle.files["ngram.arrays"].sha256[:16]
 
@@ -120,8 +132,7 @@ def _arguments() -> argparse.Namespace:
 
 def _heard(transcriber: Transcriber, manifest: Path, args: argparse.Namespace) -> Heard:
     utterances: list[Utterance] = [u for u in read_manifest(manifest) if u.set == args.set][: args.limit]
-    cache = TuningCache(args.cache, transcriber.bundle, utterances)
-    log_probs = cache.log_probs(lambda: [transcriber.listen(read_bytes(u)).log_probs for u in utterances])
+    log_probs = listened(transcriber, utterances, args.cache)
     settings = transcriber.settings
     if settings.prior_weight and settings.label_prior:
         prior_V = np.array(settings.label_prior)

@@ -48,21 +48,15 @@ def arpa_of(lm: ArrayNgram, path: Path) -> Path:
         if n:
             firsts = _children(arrays, n - 1, counts[n - 1])
             parents = np.repeat(np.arange(counts[n - 1]), np.diff(firsts))
-            keys = parents * len(words) + _numbers(
-                arrays.data, int(arrays.layout.reshape(-1, COLUMNS)[n, WORD_AT]), arrays.word_width, count
-            )
+            (word_at,) = _layout(arrays, n, WORD_AT)
+            keys = parents * len(words) + _numbers(arrays.data, word_at, arrays.word_width, count)
         if not last:
             counts.append(int(_children(arrays, n, count)[-1]))
-        logp = _values(
-            arrays, arrays.layout.reshape(-1, COLUMNS)[n, [LOGP_AT, LOGP_WIDTH, LOGP_TABLE]], count
-        )
+        logp = _values(arrays, _layout(arrays, n, LOGP_AT, LOGP_WIDTH, LOGP_TABLE), count)
         backoff = np.zeros(count, np.float32)
         if not last:
-            backoff = _values(
-                arrays,
-                arrays.layout.reshape(-1, COLUMNS)[n, [BACKOFF_AT, BACKOFF_WIDTH, BACKOFF_TABLE]],
-                count,
-            )
+            columns = _layout(arrays, n, BACKOFF_AT, BACKOFF_WIDTH, BACKOFF_TABLE)
+            backoff = _values(arrays, columns, count)
         levels.append(Level(keys, logp, backoff))
     write_table(NgramTable(words, levels), path)
     return path
@@ -134,11 +128,15 @@ def _numbers(data: np.ndarray, at: int, width: int, count: int) -> np.ndarray:
 
 def _children(arrays: NgramArrays, n: int, count: int) -> np.ndarray:
     """(count + 1,): where the children of each node of a level begin."""
-    return _numbers(
-        arrays.data, *arrays.layout.reshape(-1, COLUMNS)[n, [CHILD_AT, CHILD_WIDTH]].tolist(), count + 1
-    )
+    return _numbers(arrays.data, *_layout(arrays, n, CHILD_AT, CHILD_WIDTH), count + 1)
 
 
-def _values(arrays: NgramArrays, columns: np.ndarray, count: int) -> np.ndarray:
-    at, width, table = columns.tolist()
+def _layout(arrays: NgramArrays, n: int, *columns: int) -> list[int]:
+    """What the layout says of a level."""
+    said: list[int] = arrays.layout.reshape(-1, COLUMNS)[n, list(columns)].tolist()
+    return said
+
+
+def _values(arrays: NgramArrays, columns: list[int], count: int) -> np.ndarray:
+    at, width, table = columns
     return arrays.values[table + _numbers(arrays.data, at, width, count)]

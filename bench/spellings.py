@@ -26,21 +26,17 @@ from asr.decoding.word_trie import build_trie
 from asr.errors import TextError
 from asr.scoring import word_errors
 from asr.tokenizer import Tokenizer
-from asr.transcriber import Transcriber
-from training.manifest import read_bytes, read_manifest
-from training.tuning_cache import TuningCache
+from bench.decoding import listened, loaded
+from training.manifest import read_manifest
 
 
 def main() -> None:
     args = _arguments()
     torch.set_num_threads(1)
-    transcriber = Transcriber.load(args.bundle, "cpu")
-    lm, tokenizer = transcriber.lm, transcriber.tokenizer
-    if not isinstance(lm, ArrayNgram):
-        raise SystemExit(f"{args.bundle} holds no n-gram in arrays: make it again with `asr-train ngram`")
+    transcriber, lm = loaded(args.bundle)
+    tokenizer = transcriber.tokenizer
     utterances = [u for u in read_manifest(args.manifest) if u.text]
-    cache = TuningCache(args.cache, transcriber.bundle, utterances)
-    log_probs = cache.log_probs(lambda: [transcriber.listen(read_bytes(u)).log_probs for u in utterances])
+    log_probs = listened(transcriber, utterances, args.cache)
     for width in args.beam_widths:
         settings = replace(transcriber.settings, beam_width=width, **_given(args))
         for name, make in (("every spelling", NativeBeamDecoder), ("one spelling", one_spelling)):

@@ -155,11 +155,10 @@ def _groups(report: Mapping[str, Any]) -> list[str]:
 
 def _group_rate(group: Mapping[str, Any], decoder: str) -> str:
     """ "WER (95 %); CER" of one group, in per cent."""
-    wer = group["wer"][decoder]
-    shown = f"{100 * wer['rate']:.1f}"
+    shown, bounds = _rate(group["wer"][decoder])
     if group["utterances"] >= FEWEST_FOR_INTERVAL:
-        shown += f" ({interval(wer)})"
-    return f"{shown}; {100 * group['cer'][decoder]['rate']:.1f}" if "cer" in group else shown
+        shown += f" ({bounds})"
+    return f"{shown}; {_rate(group['cer'][decoder])[0]}" if "cer" in group else shown
 
 
 def _insertions(measured: Mapping[str, Any]) -> str:

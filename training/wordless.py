@@ -10,7 +10,6 @@ prepare data… OUT` takes the empty transcripts, since they are of the corpus n
 
 import argparse
 import json
-import wave
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 from rich.progress import track
 
 from asr.audio import SAMPLE_RATE, Samples, read_audio
+from training.listen import wav
 from training.manifest import WORDLESS, Utterance, read_bytes, read_manifest
 from training.whole_file import write_text
 from training.wordless_sounds import SOUNDS, Generator, Sound
@@ -58,7 +58,10 @@ def main(args: argparse.Namespace) -> None:
     ):
         name = f"wordless-{args.seed}-{number:04}"
         file = args.out / "audio" / f"{name}.{'opus' if opus else 'wav'}"
-        (_write_opus if opus else _write_wav)(file, samples)
+        if opus:
+            _write_opus(file, samples)
+        else:
+            file.write_bytes(wav(samples))
         row = {"audio": f"audio/{file.name}", "text": "", "corpus": WORDLESS, "name": name, "kind": kinds}
         rows.append(json.dumps(row) + "\n")
         total_s += len(samples) / SAMPLE_RATE
@@ -118,14 +121,6 @@ def _at_db(sound: Sound, level_db: float) -> Sound:
     """Root mean square of full scale; nothing stays nothing."""
     rms = float(np.sqrt(np.mean(sound**2)))
     return sound * (10 ** (level_db / 20) / rms) if rms else sound
-
-
-def _write_wav(path: Path, samples: Samples) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
 
 
 def _write_opus(path: Path, samples: Samples) -> None:

@@ -52,10 +52,7 @@ def dot_tile(rows: int) -> Callable[..., None]:
         x, w, out = (
             context.make_array(signature.args[n])(context, build, array).data for n, array in places.items()
         )
-        x_rows = [build.gep(x, [build.add(x_at, _times(build, x_stride, row))]) for row in range(rows)]
-        out_rows = [
-            build.gep(out, [build.add(out_at, _times(build, out_stride, row))]) for row in range(rows)
-        ]
+        x_rows, out_rows = _rows(build, x, x_at, x_stride, rows), _rows(build, out, out_at, out_stride, rows)
         w = build.gep(w, [w_at])
         before = [_load(build, at, v * LANES, _SUMS) for at in out_rows for v in range(VECTORS)]
         entry, loop, end = build.block, build.append_basic_block("pairs"), build.append_basic_block("summed")

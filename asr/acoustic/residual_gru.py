@@ -210,10 +210,9 @@ class GruBlock(nn.Module):
         if torch.is_grad_enabled() and not x_BTD.is_cuda:
             mask_BT = frame_mask(lengths_B, x_BTD.shape[1])
             both_BTD = bidirectional_gru(normed_BTD, mask_BT, self.forward_gru, self.backward_gru)
-            learnt: torch.Tensor = self.dropout(self.projection(both_BTD))
-            return x_BTD + learnt
-        ahead_BTD, _ = self.forward_gru(normed_BTD)
-        back_BTD, _ = self.backward_gru(reversed_within_lengths(normed_BTD, lengths_B))
-        both_BTD = torch.cat([ahead_BTD, reversed_within_lengths(back_BTD, lengths_B)], dim=-1)
+        else:
+            ahead_BTD, _ = self.forward_gru(normed_BTD)
+            back_BTD, _ = self.backward_gru(reversed_within_lengths(normed_BTD, lengths_B))
+            both_BTD = torch.cat([ahead_BTD, reversed_within_lengths(back_BTD, lengths_B)], dim=-1)
         projected: torch.Tensor = self.dropout(self.projection(both_BTD))
         return x_BTD + projected

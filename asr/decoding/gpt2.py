@@ -156,10 +156,11 @@ def load(folder: Path) -> tuple[Gpt2, FastTokenizer] | None:
         key: said.get(key) for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
     }
     plain_tokens = all(token is None or isinstance(token, str) for token in (begin, end))
-    weights = load_file(folder / "model.safetensors")
-    known = all(name.startswith("transformer.") and not name.endswith(".attn.bias") for name in weights)
     activation = said.get("activation_function", _TANH_GELUS[0])
-    if not (usual and plain_tokens and known and None not in sizes.values() and activation in _TANH_GELUS):
+    if not (usual and plain_tokens and None not in sizes.values() and activation in _TANH_GELUS):
+        return None
+    weights = load_file(folder / "model.safetensors")
+    if not all(name.startswith("transformer.") and not name.endswith(".attn.bias") for name in weights):
         return None
     epsilon = said.get("layer_norm_epsilon", 1e-5)
     model = Gpt2(Gpt2Config(**{key: int(size) for key, size in sizes.items()}, layer_norm_epsilon=epsilon))

@@ -102,6 +102,18 @@ def copy_context(source: NDArray[np.int64], i: int, target: NDArray[np.int64], j
 
 
 @step_kernel
+def advance(search: Search, context: NDArray[np.int64], word: int, after: NDArray[np.int64]) -> float:
+    """log10 P(word | context) of the n-gram, a text's own mixed in or not; writes the context after it."""
+    own, mixture = word, search.mixture
+    if search.weights.has_mixture and word >= mixture.first_size:
+        own = search.ngram.unknown
+    logp = ngram_kernels.advance(search.ngram, context, own, after)
+    if search.weights.has_mixture:
+        logp = mixture_kernels.mix_in(mixture, context, word, logp, after)
+    return logp
+
+
+@step_kernel
 def end_word(search: Search, beam: Beam, i: int) -> None:
     """Fills in what the text would be if its unfinished word ended here."""
     text, weights = beam.texts[i], search.weights
@@ -118,14 +130,7 @@ def end_word(search: Search, beam: Beam, i: int) -> None:
     is_unknown = word < 0
     if weights.has_ngram:
         number = search.ngram.unknown if is_unknown else word
-        own = number
-        if weights.has_mixture and number >= search.mixture.first_size:
-            own = search.ngram.unknown
-        logp = ngram_kernels.advance(search.ngram, beam.contexts[i], own, beam.end_contexts[i])
-        if weights.has_mixture:
-            logp = mixture_kernels.mix_in(
-                search.mixture, beam.contexts[i], number, logp, beam.end_contexts[i]
-            )
+        logp = advance(search, beam.contexts[i], number, beam.end_contexts[i])
         text.end_finished += weights.alpha * logp + (weights.penalty if is_unknown else 0.0)
     if weights.has_hotwords:
         hot, covered, unknown, earned = hotword_trie.finish_word(
@@ -485,9 +490,5 @@ def finish(search: Search, beam: Beam, n_texts: int, parts: NDArray[np.float64])
         parts[i, 2], parts[i, 3] = text.end_earned, text.words
         if search.weights.has_ngram:
             end = search.ngram.end
-            logp = ngram_kernels.advance(search.ngram, beam.end_contexts[i], end, beam.contexts[i])
-            if search.weights.has_mixture:
-                logp = mixture_kernels.mix_in(
-                    search.mixture, beam.end_contexts[i], end, logp, beam.contexts[i]
-                )
+            logp = advance(search, beam.end_contexts[i], end, beam.contexts[i])
             parts[i, 1] += search.weights.alpha * logp
