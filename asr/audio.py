@@ -14,14 +14,13 @@ from typing import BinaryIO
 
 import av
 import numpy as np
-from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
 from asr.errors import AudioTooLongError, EmptyAudioError, UnreadableAudioError
 from asr.raw_audio import RawAudio
+from asr.resampling import Resampler, kind_of
 
 SAMPLE_RATE = 16000
-PIECE = SAMPLE_RATE // 2  # samples that are resampled at a time
 
 Samples = NDArray[np.float32]  # (n_samples,), mono, nominally in -1..1
 Content = bytes | str | Path | BinaryIO  # a file's bytes, its path, or the open file, which can seek
@@ -86,10 +85,7 @@ def read_pieces(
         n_samples += piece_CN.shape[1]
         if n_samples > max_samples:
             raise AudioTooLongError(f"the recording is longer than {max_duration_s:g} s")
-        # A float WAV may hold NaN or infinities; they would spread over the whole utterance.
-        np.nan_to_num(piece_CN, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
-        np.clip(piece_CN, -LOUDEST, LOUDEST, out=piece_CN)
-        yield _one_channel(piece_CN, file.channel)
+        yield _one_channel(_bounded(piece_CN), file.channel)
     if not n_samples:
         raise EmptyAudioError("the file holds no audio samples")
 
@@ -102,11 +98,20 @@ def count_channels(source: Source) -> int:
     raise EmptyAudioError("the file holds no audio samples")
 
 
+def _bounded(piece_CN: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Without NaN and infinities, which a float WAV may hold: they would spread over the whole utterance."""
+    if not (piece_CN.min() >= -LOUDEST and piece_CN.max() <= LOUDEST):  # so asked, NaN is caught
+        np.nan_to_num(piece_CN, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
+        np.clip(piece_CN, -LOUDEST, LOUDEST, out=piece_CN)
+    return piece_CN
+
+
 def _one_channel(piece_CN: NDArray[np.float32], channel: int | None) -> Samples:
     """(N,). Raises UnreadableAudioError when there is no such channel."""
-    if channel is None:
+    if channel is None and len(piece_CN) > 1:
         mixed: Samples = piece_CN.mean(axis=0)
         return mixed
+    channel = channel or 0
     if channel >= len(piece_CN):
         raise UnreadableAudioError("the recording's number of channels changes on the way")
     chosen: Samples = piece_CN[channel]
@@ -179,25 +184,16 @@ def _frames(container: av.container.InputContainer) -> Iterator[av.AudioFrame]:
 
 def _resampled_frames(frames: Iterator[av.AudioFrame]) -> Iterator[NDArray[np.float32]]:
     """The frames as (C, N) at 16 kHz; format, channels and rate may change on the way."""
-    resampler: AudioResampler | None = None
+    resampler: Resampler | None = None
     kind = None
     for frame in frames:
-        if resampler is None or kind != (frame.format.name, frame.layout.name, frame.sample_rate):
+        if resampler is None or kind != kind_of(frame):
             if resampler is not None:
-                yield from _resampled(resampler, None)
+                yield from resampler.finish()
             if not RATES_HZ[0] <= frame.sample_rate <= RATES_HZ[1]:
                 raise UnreadableAudioError(f"the recording has a sample rate of {frame.sample_rate} Hz")
-            # Channels are averaged later, unscaled. Pieces of half a second: each costs Python some work.
-            resampler = AudioResampler("flt", rate=SAMPLE_RATE, frame_size=PIECE)
-            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-        frame.pts = None  # broken time stamps must not make the resampler drop or pad
-        yield from _resampled(resampler, frame)
+            # Channels are averaged later, unscaled.
+            resampler, kind = Resampler(frame, SAMPLE_RATE), kind_of(frame)
+        yield from resampler.push(frame)
     if resampler is not None:
-        yield from _resampled(resampler, None)
-
-
-def _resampled(resampler: AudioResampler, frame: av.AudioFrame | None) -> Iterator[NDArray[np.float32]]:
-    """Interleaved on the way: PyAV reads beyond its planes where a planar frame has more than eight."""
-    for out in resampler.resample(frame):
-        interleaved: NDArray[np.float32] = out.to_ndarray()  # type: ignore[assignment]
-        yield np.ascontiguousarray(interleaved.reshape(-1, out.layout.nb_channels).T)
+        yield from resampler.finish()

@@ -11,6 +11,7 @@ error (JSON, class and message).
 
 import contextlib
 import ctypes
+import gc
 import io
 import json
 import os
@@ -27,18 +28,27 @@ from asr.raw_audio import RawAudio
 HEAD = struct.Struct("<I")
 ANSWER = struct.Struct("<cI")
 MAX_MEMORY = 3 * 1024**3  # bytes of address space; libraries take half a gigabyte of it
-MAX_REQUEST = 4096
+KEPT_MEMORY = 32 * 1024**2  # bytes that recordings may leave behind: asked for again, they cost time
 
 
 def main(fd: int) -> None:
     _confine()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    gc.freeze()  # modules are not looked through again and again
+    usual = _resident()
     with socket.socket(fileno=fd) as link:
         while (request := _request(link)) is not None:
             _serve(link, *request)
             del request
-            if trim is not None:  # one strange file must not leave its peak behind for ever
+            # One strange file must not leave its peak behind for ever.
+            if trim is not None and _resident() - usual > KEPT_MEMORY:
                 trim(0)
+
+
+def _resident() -> int:
+    """Bytes of memory that the process holds."""
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
 
 
 def _confine() -> None:
@@ -87,11 +97,13 @@ def _serve(link: socket.socket, asked: dict[str, Any], content: BinaryIO) -> Non
 
 
 def _answer(link: socket.socket, kind: bytes, content: bytes) -> None:
-    link.sendall(ANSWER.pack(kind, len(content)))
-    link.sendall(content)
+    head = ANSWER.pack(kind, len(content))
+    sent = link.sendmsg([head, content])
+    if sent < len(head) + len(content):
+        link.sendall((head + content)[sent:])
 
 
-def received(link: socket.socket, size: int) -> bytes:
+def received(link: socket.socket, size: int) -> bytearray:
     """Exactly so many bytes. Raises EOFError when the other side is gone."""
     content = bytearray(size)
     view, n_read = memoryview(content), 0
@@ -100,7 +112,7 @@ def received(link: socket.socket, size: int) -> bytes:
         if not n:
             raise EOFError("the other side closed the link")
         n_read += n
-    return bytes(content)
+    return content
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class AudioPool:
         for worker in idle:
             worker.end()
 
-    def _asked(self, source: Source, max_duration_s: float | None) -> Iterator[tuple[bytes, bytes]]:
+    def _asked(self, source: Source, max_duration_s: float | None) -> Iterator[tuple[bytes, bytearray]]:
         """A worker's answers. Raises AudioError."""
         file = source if isinstance(source, AudioFile) else AudioFile(source)
         worker = self._worker()
@@ -153,7 +153,7 @@ class _Worker:
             if inline is not None:
                 self._link.sendall(inline)
 
-    def answer(self) -> tuple[bytes, bytes]:
+    def answer(self) -> tuple[bytes, bytearray]:
         """Raises EOFError when the process is dead, OSError when it hangs."""
         kind, size = ANSWER.unpack(received(self._link, ANSWER.size))
         return kind, received(self._link, size)

@@ -134,7 +134,7 @@ def test_file_objects_and_pieces_give_the_same_samples() -> None:
     expected = read_audio(content, max_duration_s=10)
     np.testing.assert_array_equal(read_audio(io.BytesIO(content), max_duration_s=10), expected)
     pieces = list(read_pieces(io.BytesIO(content), max_duration_s=10))
-    assert len(pieces) > 3
+    assert len(pieces) > 1
     np.testing.assert_array_equal(np.concatenate(pieces), expected)
 
 
