@@ -20,7 +20,7 @@ VOWELS = "aeiou"
 
 
 def spoken_by_rule(word: str) -> tuple[str, ...]:
-    """ "sh" is one sound, "x" is two, a doubled letter sounds once, and so does an "e" at the end not at all."""
+    """One sound is "sh", two are "x"; a doubled letter sounds once, an "e" at the end not at all."""
     phones: list[str] = []
     place = 0
     while place < len(word):

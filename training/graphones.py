@@ -152,7 +152,7 @@ def _written(counted: Counter[str], min_count: int) -> str:
 
 
 def accuracy(model: GraphoneModel, held_out: Iterable[Entry]) -> tuple[float, float]:
-    """(phone error rate, share of words right) on entries grouped by word: the closest pronunciation counts."""
+    """(phone error rate, share of words right): of a word's pronunciations the closest counts."""
     spoken: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
     for word, phones in held_out:
         spoken[word].append(phones)
