@@ -24,7 +24,8 @@ FORMAT = 1
 BOUNDARY = ":"
 FIRST_SYMBOL = ord(BOUNDARY) + 1  # of the first graphone: behind the digits of the counts
 MAX_LETTERS = 2  # of a graphone
-BEAM = 16  # contexts kept at each letter
+BEAM = 8  # contexts kept at each letter
+BEHIND = 8.0  # nats behind the best of them that one may be
 CACHED = 8192  # distributions kept
 UNSEEN = 0.01  # count of what never was seen, without a context
 
@@ -84,6 +85,7 @@ class GraphoneModel:
             place.append((chr(FIRST_SYMBOL + number), graphone))
         self._fallback = next(g.phones for g in graphones if g.phones)
         self._counts = _counts(contexts[""])  # without a context
+        self._followers = lru_cache(maxsize=CACHED)(_counts)
         self._following = lru_cache(maxsize=CACHED)(self._computed)
 
     @classmethod
@@ -124,6 +126,8 @@ class GraphoneModel:
         for start in range(len(letters)):
             kept = sorted(places[start].items(), key=lambda item: (-item[1].log_prob, item[0]))[:BEAM]
             for history, path in kept:
+                if path.log_prob < kept[0][1].log_prob - BEHIND:
+                    break
                 for size in range(1, min(MAX_LETTERS, len(letters) - start) + 1):
                     chunk = letters[start : start + size]
                     choices = self._by_letters.get(chunk, ())
@@ -157,7 +161,7 @@ class GraphoneModel:
             total = sum(counts.values()) + UNSEEN * n_symbols
             return _Following.of([(counts.get(symbol, 0) + UNSEEN) / total for symbol, _ in choices])
         lower = self._following(history[1:], letters)
-        counts = _counts(self.contexts.get(history, ""))
+        counts = self._followers(self.contexts.get(history, ""))
         if not counts:
             return lower
         kinds, total = len(counts), sum(counts.values()) + len(counts)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "training.md").read_text()
 
 
-@pytest.mark.parametrize("stage", ["download", "wordless", "prepare", "listen"])
+@pytest.mark.parametrize("stage", ["download", "wordless", "prepare", "lexicon", "listen"])
 def test_stages_and_their_flags(stage: str) -> None:
     parser = argparse.ArgumentParser(add_help=False)
     importlib.import_module(f"training.{stage}").add_arguments(parser)

@@ -11,6 +11,7 @@ STAGES = {
     "wordless": "make recordings in which nobody speaks, to train on",
     "prepare": "check a corpus, write its manifest and features",
     "tokenizer": "train the BPE vocabulary",
+    "lexicon": "pronunciations for a model with a phone layer",
     "listen": "hear and see what a run's augmentation does",
     "train": "train the acoustic model from a TOML file",
     "ngram": "build the word n-gram language model",
