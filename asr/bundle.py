@@ -6,6 +6,7 @@ tokenizer.model       SentencePiece
 ngram.arrays          the n-gram in arrays (`asr.decoding.ngram_file`)
 ngram.bin             in its place in older bundles: KenLM, binary or ARPA
 unigrams.txt          the n-gram's words, one a line
+lexicon.txt, g2p.json how words are pronounced; of a model that hears phones (`asr.pronunciation`)
 gpt2/                 GPT-2 and its tokenizer in Hugging Face layout
 lms/NAME/             another n-gram that a request may name: `ngram.arrays` and `unigrams.txt`
 evaluation.json       measured error rates        } absent until evaluated
@@ -40,6 +41,8 @@ TOKENIZER = "tokenizer.model"
 NGRAM = "ngram.arrays"
 KENLM = "ngram.bin"
 UNIGRAMS = "unigrams.txt"
+LEXICON = "lexicon.txt"
+G2P = "g2p.json"
 GPT2 = "gpt2"
 LMS = "lms"
 LM_NAME = re.compile("[a-z0-9][a-z0-9_-]{0,31}")

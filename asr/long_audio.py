@@ -110,6 +110,7 @@ class PassageBuilder:
         longest = round(settings.longest_joined_s * SAMPLE_RATE) // self._frame_samples
         self._joiner = Joiner(steps.blank_id, longest, self._frame_samples)
         self._timings_ms: dict[str, float] = {}
+        self._vocab_size = 0  # known once something was heard
 
     def push(self, stretch: Stretch, posteriors: Posteriors) -> Iterator[tuple[float, Posteriors]]:
         """(start in seconds, log-probabilities) of the passages that this stretch completes."""
@@ -117,15 +118,18 @@ class PassageBuilder:
         if stretch.whole:
             yield 0.0, posteriors
             return
-        heard = Heard(posteriors.log_probs, stretch.start, stretch.overlap > 0, stretch.continues)
+        self._vocab_size = posteriors.log_probs.shape[1]
+        heard = Heard(posteriors.rows, stretch.start, stretch.overlap > 0, stretch.continues)
         for passage in self._joiner.push(heard):
             timings_ms, self._timings_ms = self._timings_ms, {}
             yield passage.start / SAMPLE_RATE, self._posteriors(passage, stretch, timings_ms)
 
     def _posteriors(self, passage: Passage, last: Stretch, timings_ms: dict[str, float]) -> Posteriors:
         """duration_s: of what the frames cover, and never beyond the audio."""
-        end = min(passage.start + len(passage.log_probs_TV) * self._frame_samples, last.end)
-        return Posteriors(passage.log_probs_TV, (end - passage.start) / SAMPLE_RATE, timings_ms)
+        rows_TC = passage.log_probs_TV
+        end = min(passage.start + len(rows_TC) * self._frame_samples, last.end)
+        duration_s = (end - passage.start) / SAMPLE_RATE
+        return Posteriors.of_rows(rows_TC, self._vocab_size, duration_s, timings_ms)
 
 
 def parts(

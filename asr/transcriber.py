@@ -22,23 +22,33 @@ from safetensors.torch import load_file
 from asr.acoustic.huggingface_ctc import HuggingFaceCtcSettings, normalised_samples
 from asr.acoustic.kinds import AcousticModel, build
 from asr.acoustic.listener import AcousticPrecision, listener
+from asr.acoustic.residual_gru import ResidualGruSettings
 from asr.audio import SAMPLE_RATE, Samples, Source, read_audio
-from asr.bundle import ACOUSTIC, GPT2, KENLM, NGRAM, TOKENIZER, UNIGRAMS, Bundle
+from asr.bundle import ACOUSTIC, G2P, GPT2, INDEX, KENLM, LEXICON, NGRAM, TOKENIZER, UNIGRAMS, Bundle
 from asr.decoding.array_ngram import ArrayNgram, WordNgram, load_ngram
 from asr.decoding.greedy import greedy
 from asr.decoding.languages import Language, Languages
 from asr.decoding.mixed_ngram import AnyNgram, MixedNgram
 from asr.decoding.options import DECODERS, DEFAULT_LM, DecodingOptions, Engine
 from asr.decoding.posted_text import TextReceipt, fit_of
+from asr.decoding.pronunciation_rescoring import rescored_by_pronunciation
 from asr.decoding.receipts import HotwordReceipt, judged, unused, with_effect
 from asr.decoding.rescoring import Gpt2Scorer, Precision, rescore_lists
 from asr.decoding.result import Compared, Hypothesis, NBest, Scores, Transcript, Word
 from asr.decoding.reweighting import reweight_for_gpt2
 from asr.decoding.words import describe_words
 from asr.drift import Signs, clipped_share, signs_of, silent_share
-from asr.errors import AsrError, BundleError, DecodingTimeoutError, RescoringTimeoutError
+from asr.errors import (
+    AsrError,
+    BundleError,
+    DecodingTimeoutError,
+    MismatchError,
+    MissingFileError,
+    RescoringTimeoutError,
+)
 from asr.features import log_mel
 from asr.long_audio import LongReader, Part, parts, whole
+from asr.pronunciation import Pronunciations
 from asr.recording import Posteriors, Prepared
 from asr.self_test import self_test
 from asr.silence import is_silent
@@ -64,6 +74,7 @@ class Transcriber:
         device: torch.device,
         engine: Engine | None = None,
         acoustic_precision: AcousticPrecision = "int16",
+        pronunciations: Pronunciations | None = None,
     ) -> None:
         self.bundle = bundle
         self.tokenizer = tokenizer
@@ -76,6 +87,7 @@ class Transcriber:
         self.sample_rate = SAMPLE_RATE
         self.device = str(device)
         self.windows = WindowSettings()
+        self.pronunciations = pronunciations  # None: the model hears no phones
         self._acoustic = acoustic
         self._hear = listener(acoustic, device, acoustic_precision)
         # A request asks several times, and a caller's next one brings the same list.
@@ -112,6 +124,7 @@ class Transcriber:
                 place,
                 engine,
                 acoustic_precision,
+                _load_pronunciations(bundle),
             )
         except AsrError:
             raise
@@ -191,16 +204,21 @@ class Transcriber:
         in practice 1e-5). `acoustic` is each one's share of the time.
         """
         started = time.perf_counter()
-        log_probs = self._listen([prepared.features for prepared in batch])
+        rows = self._listen([prepared.features for prepared in batch])
         share_ms = 1000 * (time.perf_counter() - started) / max(1, len(batch))
         return [
-            Posteriors(log_probs_TV, prepared.duration_s, prepared.timings_ms | {"acoustic": share_ms})
-            for prepared, log_probs_TV in zip(batch, log_probs, strict=True)
+            Posteriors.of_rows(
+                rows_TC,
+                self.tokenizer.vocab_size,
+                prepared.duration_s,
+                prepared.timings_ms | {"acoustic": share_ms},
+            )
+            for prepared, rows_TC in zip(batch, rows, strict=True)
         ]
 
     def log_probs(self, samples: Samples) -> NDArray[np.float32]:
         """Natural-log posteriors (T, V) of 16 kHz mono samples; T is 0 where `Posteriors` says so."""
-        return self._listen([self._features(samples)])[0]
+        return self.listen_batch([self.prepare_samples(samples)])[0].log_probs
 
     def decode(
         self, posteriors: Posteriors, options: DecodingOptions, *, deadline: float | None = None
@@ -228,7 +246,7 @@ class Transcriber:
             with stopwatch.stage("lm_text") if options.lm_text else nullcontext():
                 language = self.languages.of(options)
         with stopwatch.stage("decoding"):
-            hypotheses = self._search(posteriors.log_probs, options, language, deadline)
+            hypotheses = self._search(posteriors, options, language, deadline)
         return NBest(tuple(hypotheses), timings_ms=stopwatch.timings_ms, language=language)
 
     def rescore_batch(
@@ -317,7 +335,7 @@ class Transcriber:
         return log_mel(torch.from_numpy(samples).to(self.device), settings)
 
     def _listen(self, features: Sequence[torch.Tensor]) -> list[NDArray[np.float32]]:
-        """(T, V) of each (T, F); those without frames are not heard."""
+        """The model's rows of each (T, F), pieces and phones; those without frames are not heard."""
         nothing = np.empty((0, self.tokenizer.vocab_size), dtype=np.float32)
         heard = [features_TF for features_TF in features if len(features_TF)]
         if not heard:
@@ -327,22 +345,26 @@ class Transcriber:
 
     def _search(
         self,
-        log_probs_TV: NDArray[np.float32],
+        posteriors: Posteriors,
         options: DecodingOptions,
         language: Language | None,
         deadline: float | None,
     ) -> list[Hypothesis]:
         """Hypotheses, best first, at least one. language: None for greedy decoding."""
+        log_probs_TV = posteriors.log_probs
         if not len(log_probs_TV):
             return [Hypothesis("", Scores(acoustic=0.0))]
         if language is None:
             return [greedy(log_probs_TV, self.tokenizer)]
-        return language.beam.decode(
+        hypotheses = language.beam.decode(
             log_probs_TV,
             hotwords=self._accepted(options),
             hotword_weight=self._hotword_weight(options),
             deadline_s=_seconds_left(deadline),
         )
+        if self.pronunciations is None or posteriors.phones is None:
+            return hypotheses
+        return rescored_by_pronunciation(hypotheses, posteriors.phones, self.pronunciations, self.settings)
 
     def _compared(
         self, posteriors: Posteriors, found: NBest, options: DecodingOptions
@@ -352,7 +374,7 @@ class Transcriber:
         if options.decoder == "beam_lm_rescore":
             best["beam_lm"] = (found.searched or found.hypotheses)[0]
         if options.decoder != "greedy":
-            (best["greedy"],) = self._search(posteriors.log_probs, DecodingOptions("greedy"), None, None)
+            (best["greedy"],) = self._search(posteriors, DecodingOptions("greedy"), None, None)
         return tuple(Compared(d, best[d].text, best[d].scores) for d in DECODERS if d in best)
 
     def _hotword_weight(self, options: DecodingOptions) -> float:
@@ -392,6 +414,26 @@ def _load_ngrams(bundle: Bundle) -> dict[str, WordNgram]:
     return {DEFAULT_LM: default} | {
         name: ArrayNgram.load(folder / NGRAM, folder / UNIGRAMS) for name, folder in bundle.lm_folders.items()
     }
+
+
+def _load_pronunciations(bundle: Bundle) -> Pronunciations | None:
+    """None for an acoustic model without phones. Raises MissingFileError and MismatchError."""
+    acoustic, decoding = bundle.settings.acoustic, bundle.settings.decoding
+    n_phones = acoustic.phones if isinstance(acoustic, ResidualGruSettings) else 0
+    if not n_phones:
+        return None
+    for name in (LEXICON, G2P):
+        if name not in bundle.files:
+            raise MissingFileError(f"{INDEX} lists no {name}: the acoustic model hears phones")
+    pronunciations = Pronunciations.load(bundle.path / LEXICON, bundle.path / G2P)
+    if pronunciations.n_outputs != n_phones:
+        raise MismatchError(
+            f"{bundle.path / G2P} makes {pronunciations.n_outputs} outputs of its phones, the acoustic model "
+            f"has {n_phones}"
+        )
+    if decoding.phone_prior and len(decoding.phone_prior) != n_phones:
+        raise MismatchError(f"decoding.phone_prior is of {len(decoding.phone_prior)} outputs, not {n_phones}")
+    return pronunciations
 
 
 def _text_receipt(found: NBest) -> TextReceipt | None:

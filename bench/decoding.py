@@ -108,7 +108,8 @@ def loaded(bundle: Path) -> tuple[Transcriber, ArrayNgram]:
 def listened(transcriber: Transcriber, utterances: Sequence[Utterance], folder: Path) -> LogProbs:
     """What the acoustic model hears in recordings, kept in a folder."""
     cache = TuningCache(folder, transcriber.bundle, utterances)
-    return cache.log_probs(lambda: [transcriber.listen(read_bytes(u)).log_probs for u in utterances])
+    rows = cache.log_probs(lambda: [transcriber.listen(read_bytes(u)).rows for u in utterances])
+    return [np.ascontiguousarray(rows_TC[:, : transcriber.tokenizer.vocab_size]) for rows_TC in rows]
 
 
 def lm_name(transcriber: Transcriber) -> str:

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from asr.audio import SAMPLE_RATE, read_audio
 from asr.decoding.options import DECODERS, DecodingOptions
-from asr.transcriber import Posteriors, Transcriber
+from asr.transcriber import Transcriber
 from training.manifest import read_bytes
 from training.prepare import find_utterances
 from training.waveform import coloured
@@ -73,7 +73,7 @@ def _words_a_minute(transcriber: Transcriber, sounds: Iterator[Samples], pieces:
         for level in LEVELS_DB:
             samples = _at_level(sound, level)
             minutes += len(samples) / SAMPLE_RATE / 60
-            posteriors = Posteriors(transcriber.log_probs(samples), len(samples) / SAMPLE_RATE)
+            (posteriors,) = transcriber.listen_batch([transcriber.prepare_samples(samples)])
             for decoder in DECODERS:
                 text = transcriber.decode(posteriors, DecodingOptions(decoder)).text
                 words[decoder] += len(text.split())

@@ -22,7 +22,7 @@ from asr.audio import SAMPLE_RATE, read_audio
 from asr.decoding.options import DECODERS, DecodingOptions
 from asr.scoring import char_error_rate, word_error_rate
 from asr.text import normalise
-from asr.transcriber import Posteriors, Transcriber
+from asr.transcriber import Transcriber
 from training.manifest import read_bytes, read_manifest
 
 RESULTS = Path(__file__).parent / "results" / "peers.json"
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
             if system == PEER:
                 text = sphinx.transcribe(samples)
             else:
-                posteriors = Posteriors(transcriber.log_probs(samples), len(samples) / SAMPLE_RATE)
+                (posteriors,) = transcriber.listen_batch([transcriber.prepare_samples(samples)])
                 text = transcriber.decode(posteriors, DecodingOptions(system)).text  # type: ignore[arg-type]
             cpu_s[name, system] += time.process_time() - began
             texts[name, system].append(normalise(text))

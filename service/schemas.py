@@ -44,6 +44,7 @@ class ScoresBody(_FromObject):
     """Weighted natural logarithms; the parts add up to `total`."""
 
     acoustic: float
+    pronunciation: float
     ngram: float
     hotwords: float
     gpt2: float

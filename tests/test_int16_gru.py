@@ -21,6 +21,7 @@ SMALL = ResidualGruSettings(
 SHAPES = {
     "4x": SMALL,
     "8x, two outputs a frame": replace(SMALL, subsampling=8, upsampling=2, conv_blocks=2),
+    "phones too": replace(SMALL, subsampling=8, phones=9),
     "several panels": replace(SMALL, vocab_size=70, width=70, gru_hidden=34, conv_channels=34),
 }
 CPU = torch.device("cpu")
@@ -48,7 +49,7 @@ def test_it_hears_what_the_torch_model_hears(shape: ResidualGruSettings) -> None
     for length, found, wanted in zip(
         map(len, features), Int16Gru(_model(shape))(features), expected, strict=True
     ):
-        assert found.shape == (shape.output_frames(length), shape.vocab_size)
+        assert found.shape == (shape.output_frames(length), shape.n_columns)
         np.testing.assert_allclose(found, wanted, atol=1e-2)
 
 

@@ -29,7 +29,15 @@ def test_answer_has_every_field_of_the_contract(recording: bytes) -> None:
     assert response.status_code == 200
     body = response.json()
     assert body.pop("timings_ms").keys() == {"queue", "audio", "acoustic", "decoding"}
-    scores = {"acoustic": -1.5, "ngram": -2.25, "hotwords": 0.5, "gpt2": -3.0, "length": 0.75, "total": -5.5}
+    scores = {
+        "acoustic": -1.5,
+        "pronunciation": 0.0,
+        "ngram": -2.25,
+        "hotwords": 0.5,
+        "gpt2": -3.0,
+        "length": 0.75,
+        "total": -5.5,
+    }
     assert body == {
         "text": SECRET,
         "decoder": "beam_lm",

@@ -76,7 +76,7 @@ def score_dev(
         log_probs_BTV, out_lengths_B = model(features_BTF, lengths_B)
         lengths = out_lengths_B.tolist()
         for index, padded_TV, length in zip(indices, log_probs_BTV.cpu().numpy(), lengths, strict=True):
-            log_probs_TV = padded_TV[:length]
+            log_probs_TV = padded_TV[:length, : dev.tokenizer.vocab_size]
             texts[int(index)] = greedy(log_probs_TV, dev.tokenizer).text
             if beam and index in for_beam:
                 beam_texts[int(index)] = beam.decode(log_probs_TV)[0].text

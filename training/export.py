@@ -22,8 +22,10 @@ from typing import Any
 from asr.bundle import (
     ACOUSTIC,
     EVALUATION,
+    G2P,
     GPT2,
     KENLM,
+    LEXICON,
     LMS,
     MODEL_CARD,
     NGRAM,
@@ -106,6 +108,9 @@ def export(args: argparse.Namespace) -> Bundle:
         ACOUSTIC: args.acoustic / "model.safetensors",
         TOKENIZER: args.tokenizer or args.acoustic / "tokenizer.model",
     }
+    for name in (LEXICON, G2P):  # of a run that learnt phones
+        if (args.acoustic / name).is_file():
+            contents[name] = args.acoustic / name
     contents |= ngram_contents(args.ngram)
     contents |= gpt2_contents(args.gpt2)
     settings = BundleSettings(

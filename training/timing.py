@@ -7,7 +7,6 @@ from typing import Any, Literal
 import jiwer
 import numpy as np
 
-from asr.audio import SAMPLE_RATE
 from asr.decoding.calibration import MOST_SHIFT_S, Calibration
 from asr.decoding.options import DecoderName, DecodingOptions
 from asr.decoding.result import Hypothesis, Scores
@@ -41,7 +40,7 @@ def edges(
     Of a decoder's text, only edges count whose word it has recognised: another word has other edges.
     """
     joined, decoders, calibration = item
-    posteriors = Posteriors(transcriber.log_probs(joined.samples), len(joined.samples) / SAMPLE_RATE)
+    (posteriors,) = transcriber.listen_batch([transcriber.prepare_samples(joined.samples)])
     found: list[Edge] = []
     known: Sequence[Hypothesis] = (Hypothesis(joined.text, Scores(acoustic=0.0)),)
     found += _edges(transcriber, posteriors, joined, REFERENCE, known, calibration)

@@ -3,9 +3,11 @@
 Beam search with the present weights gives n-best lists; the best weights for these give the next search,
 as lists depend on weights. The weights whose own search made the fewest errors stay. Then GPT-2 scores those
 lists, and alpha, beta and gamma are searched jointly (`rescore_alpha`, `rescore_beta`, `gamma`); gamma 0 is
-among the points, so that rescoring is never worse on the data it is tuned on. The bundle gets the weights and
-loses evaluation and calibration, which measured others. Under --work stay log-probabilities and the lists'
-components, from which a second run starts, `tuning.json`, and `surface.svg`: WER over each pair of weights.
+among the points, so that rescoring is never worse on the data it is tuned on. Where the acoustic model hears
+phones too, their share and their prior's power are searched between the two, at beam search's weights. The
+bundle gets the weights and loses evaluation and calibration, which measured others. Under --work stay
+log-probabilities and the lists' components, from which a second run starts, `tuning.json`, and `surface.svg`:
+WER over each pair of weights.
 """
 
 import argparse
@@ -26,8 +28,11 @@ from rich.progress import track
 
 from asr.bundle import MEASUREMENTS
 from asr.decoding.beam import BeamDecoder, make_beam_decoder
-from asr.decoding.options import DecodingSettings, decoding_for_people
+from asr.decoding.options import PRONUNCIATION_NBEST, DecodingSettings, decoding_for_people
 from asr.decoding.posteriors import mean_posterior
+from asr.decoding.pronunciation_rescoring import divided
+from asr.decoding.pronunciation_scores import pronunciation_logps
+from asr.recording import Posteriors
 from asr.scoring import word_errors
 from asr.transcriber import Transcriber
 from training.manifest import Utterance, read_bytes, read_manifest
@@ -38,6 +43,8 @@ from training.whole_file import write_json, write_text
 from training.workers import Workers, workers
 
 BEAM_RANGE = Range(Weights(0.0, -4.0, -40.0), Weights(2.5, 5.0, 0.0))
+PHONE_PRIOR_WEIGHTS = (0.0, 0.2, 0.4, 0.6)
+PRONUNCIATION_WEIGHTS = tuple(share / 20 for share in range(1, 17))
 NOT_DIVIDED: dict[str, Any] = {"prior_weight": None, "label_prior": None}
 WIDTH_TOLERANCE = 0.0005  # of the objective: what a narrower beam may cost
 
@@ -48,6 +55,7 @@ class Dev:
 
     utterances: Sequence[Utterance]
     log_probs: Sequence[NDArray[np.float32]]  # (T, V) each
+    phones: Sequence[NDArray[np.float32]]  # (2T, P) each, of a model that hears phones; else none at all
     set_weights: Mapping[str, float]
     cache: TuningCache
 
@@ -67,7 +75,7 @@ class Trial:
     """One beam search over dev."""
 
     settings: DecodingSettings
-    candidates: Sequence[Sequence[Candidate]]  # per utterance, best first
+    candidates: Sequence[Sequence[Candidate]]  # per utterance, best first by beam search
     lists: Lists
     seconds: float  # next to nothing where the lists were cached
 
@@ -124,8 +132,9 @@ def main(args: argparse.Namespace) -> None:
     with workers(args.bundle, args.workers, "cpu") as pool:
         bundle = pool.transcriber.bundle
         cache = TuningCache(args.work, bundle, utterances)
-        log_probs = cache.log_probs(lambda: _listen_to_all(pool, utterances))
-        dev = Dev(utterances, log_probs, set_weights, cache)
+        rows = cache.log_probs(lambda: _listen_to_all(pool, utterances))
+        dev = _dev(pool.transcriber, utterances, rows, set_weights, cache)
+        log_probs = dev.log_probs
         trials = _tune_beam(pool, dev, pool.transcriber.settings, args.rounds, args.seed)
         prior = tuple(mean_posterior(log_probs)) if args.prior_weights else None
         for weight in args.prior_weights:
@@ -133,7 +142,9 @@ def main(args: argparse.Namespace) -> None:
             start = replace(trials[0].settings, **divided)
             trials += _tune_beam(pool, dev, start, args.rounds, args.seed)
         best = min(trials, key=lambda trial: trial.objective)
-        best = _narrowed(pool, dev, best, args.beam_widths)
+        best = searched = _narrowed(pool, dev, best, args.beam_widths)
+        if dev.phones:
+            best = _tune_pronunciation(pool, dev, searched)
         settings, rescored = _tune_gpt2(pool, dev, best, args.seed)
     changed = bundle.with_changes(
         replace(bundle.settings, decoding=settings, calibration=None), dict.fromkeys(MEASUREMENTS)
@@ -152,6 +163,7 @@ def main(args: argparse.Namespace) -> None:
             }
             for t in trials
         ],
+        "beam_search": {"objective": searched.objective, "wer": searched.wers},
         "beam_lm": {"objective": best.objective, "wer": best.wers},
         "beam_lm_rescore": rescored,
     }
@@ -190,6 +202,71 @@ def _narrowed(pool: Workers, dev: Dev, best: Trial, widths: Sequence[int]) -> Tr
         print(f"beam width {width}: {trials[-1].objective:.2%} in {trials[-1].seconds:.0f} s", flush=True)
     bar = min(trial.objective for trial in trials) + WIDTH_TOLERANCE
     return min((t for t in trials if t.objective <= bar), key=lambda trial: trial.settings.beam_width)
+
+
+def _dev(
+    transcriber: Transcriber,
+    utterances: Sequence[Utterance],
+    rows: Sequence[NDArray[np.float32]],
+    set_weights: Mapping[str, float],
+    cache: TuningCache,
+) -> Dev:
+    n_pieces = transcriber.tokenizer.vocab_size
+    heard = [Posteriors.of_rows(rows_TC, n_pieces, 0.0, {}) for rows_TC in rows]
+    phones = [one.phones for one in heard if one.phones is not None]
+    return Dev(utterances, [one.log_probs for one in heard], phones, set_weights, cache)
+
+
+def _tune_pronunciation(pool: Workers, dev: Dev, searched: Trial) -> Trial:
+    """The best trial's lists by pieces and phones, with the phones' best share: none is among the points."""
+    best, prior = searched, tuple(mean_posterior(dev.phones))
+    for power in PHONE_PRIOR_WEIGHTS:
+        divided = {"phone_prior_weight": power, "phone_prior": prior} if power else {}
+        settings = replace(searched.settings, pronunciation_nbest=PRONUNCIATION_NBEST, **divided)
+        started = time.perf_counter()
+        items = [
+            (phones_TP, row[:PRONUNCIATION_NBEST], settings)
+            for phones_TP, row in zip(dev.phones, searched.candidates, strict=True)
+        ]
+        logps = list(track(pool.map(_pronounced, items), description=f"phones {power}", total=len(items)))
+        for share in PRONUNCIATION_WEIGHTS:
+            both = [
+                _ranked([_mixed(c, p, share) for c, p in zip(row, of_row, strict=False)], settings)
+                for row, of_row in zip(searched.candidates, logps, strict=True)
+            ]
+            tried = replace(settings, pronunciation_weight=share)
+            trial = Trial(tried, both, dev.lists(both), time.perf_counter() - started)
+            if trial.objective < best.objective:
+                best = trial
+        print(f"phones, prior {power}: {best.objective:.2%} {_percent(best.wers)}", flush=True)
+    return best
+
+
+def _mixed(candidate: Candidate, logp: float, share: float) -> Candidate:
+    return replace(candidate, acoustic=(1 - share) * candidate.acoustic + share * logp)
+
+
+def _ranked(candidates: Sequence[Candidate], settings: DecodingSettings) -> list[Candidate]:
+    """Best first, as beam search's answer is after phones."""
+
+    def total(c: Candidate) -> float:
+        language = settings.alpha * c.ngram + settings.unknown_word_logp * c.n_unknown
+        return c.acoustic + language + settings.beta * c.n_words
+
+    return sorted(candidates, key=lambda c: (-total(c), c.text))
+
+
+def _pronounced(
+    transcriber: Transcriber,
+    item: tuple[NDArray[np.float32], Sequence[Candidate], DecodingSettings],
+) -> list[float]:
+    phones_TP, candidates, settings = item
+    assert transcriber.pronunciations is not None
+    texts = [candidate.text for candidate in candidates]
+    logps: list[float] = pronunciation_logps(
+        divided(phones_TP, settings), texts, transcriber.pronunciations
+    ).tolist()
+    return logps
 
 
 def _tune_gpt2(pool: Workers, dev: Dev, best: Trial, seed: int) -> tuple[DecodingSettings, dict[str, Any]]:
@@ -283,7 +360,7 @@ def _score_gpt2(transcriber: Transcriber, candidates: list[Candidate]) -> list[C
 
 
 def _listen(transcriber: Transcriber, utterance: Utterance) -> NDArray[np.float32]:
-    return transcriber.listen(read_bytes(utterance)).log_probs
+    return transcriber.listen(read_bytes(utterance)).rows
 
 
 def _listen_to_all(pool: Workers, utterances: Sequence[Utterance]) -> list[NDArray[np.float32]]:

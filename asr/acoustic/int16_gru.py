@@ -19,6 +19,7 @@ from asr.acoustic import int16_kernels as kernels
 from asr.acoustic.dot_tile import PANEL, ROWS
 from asr.acoustic.int16_kernels import LARGEST, Floats, Gru, Int16s, Matrix, Sums, Work
 from asr.acoustic.intermediate import upsampled_log_probs
+from asr.acoustic.phones import PHONE_FRAMES, with_phones
 from asr.acoustic.residual_gru import ConvBlock, GruBlock, ResidualGru, ResidualGruSettings, Stride
 
 _LARGEST_SUM = 2**31 - 1
@@ -45,10 +46,15 @@ class Int16Gru:
         by_band = by_channel.swapaxes(1, 2).reshape(settings.width, 1, -1)
         self._projection = _packed(by_band, _numbers(model.projection.bias))
         self._grus = [_gru(block) for block in model.gru_blocks if isinstance(block, GruBlock)]
-        self._output = _packed(*_after(model.final_norm, model.output.weight, model.output.bias))
+        # Both output layers read the same normalised values: one matrix.
+        outputs = [_after(model.final_norm, model.output.weight, model.output.bias)]
+        if settings.phones:
+            layer = model.phone_output
+            outputs.append(_after(model.phone_norm, layer.weight, layer.bias))
+        self._output = _packed(*(np.concatenate(parts) for parts in zip(*outputs, strict=True)))
 
     def __call__(self, features: Sequence[Floats]) -> list[Floats]:
-        """Log-probabilities (ceil(T / subsampling) * upsampling, V) of each (T, F), T at least 1."""
+        """What `ResidualGru` gives for each (T, F), T at least 1."""
         found: dict[int, Floats] = {}
         order = sorted(range(len(features)), key=lambda place: -len(features[place]))
         for first in range(0, len(order), ROWS):
@@ -66,11 +72,20 @@ class Int16Gru:
         work = _work(len(x_ND), len(lengths), settings, self._grus[0])
         for gru in self._grus:
             kernels.gru_block(x_ND, ends - lengths, lengths, gru, work)
-        logits_NV = _projected(x_ND, True, self._output, settings.vocab_size * settings.upsampling)
+        n_columns = settings.vocab_size * settings.upsampling + PHONE_FRAMES * settings.phones
+        logits_NC = _projected(x_ND, True, self._output, n_columns)
         return [
-            upsampled_log_probs(torch.from_numpy(logits_TV)[None], settings.upsampling)[0].numpy()
-            for logits_TV in np.split(logits_NV, ends[:-1])
+            self._log_probs(torch.from_numpy(logits_TC)[None]) for logits_TC in np.split(logits_NC, ends[:-1])
         ]
+
+    def _log_probs(self, logits_1TC: torch.Tensor) -> Floats:
+        settings = self._settings
+        n_pieces = settings.vocab_size * settings.upsampling
+        pieces_1TV = upsampled_log_probs(logits_1TC[..., :n_pieces], settings.upsampling)
+        if settings.phones:
+            phones_1TP = upsampled_log_probs(logits_1TC[..., n_pieces:], PHONE_FRAMES)
+            pieces_1TV = with_phones(pieces_1TV, phones_1TP)
+        return pieces_1TV[0].numpy()
 
     def _convolved(self, features_TF: Floats) -> Floats:
         """The GRUs' input, (T, D)."""

@@ -18,6 +18,7 @@ from torch.nn import functional
 from asr.acoustic.gru import bidirectional_gru
 from asr.acoustic.intermediate import through_blocks, upsampled_log_probs
 from asr.acoustic.masking import frame_mask, reversed_within_lengths, zero_padding
+from asr.acoustic.phones import PHONE_FRAMES, with_phones
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class ResidualGruSettings:
     gru_blocks: int = 3
     dropout: float = 0.1
     self_condition_every: int = 0  # GRU blocks between self-conditionings on the posteriors; 0: none
+    phones: int = 0  # outputs of a second layer, over phones, its blank included; 0: there is none
 
     def __post_init__(self) -> None:
         if self.subsampling not in (4, 8):
@@ -48,6 +50,8 @@ class ResidualGruSettings:
             raise ValueError("sizes must be at least 1")
         if self.conv_blocks < 0 or self.self_condition_every < 0:
             raise ValueError("conv_blocks and self_condition_every must be at least 0")
+        if self.phones < 0 or (self.phones and (self.upsampling > 1 or self.self_condition_every)):
+            raise ValueError("phones must be at least 0, and 0 with upsampling or self-conditioning")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in 0..1, not {self.dropout}")
 
@@ -59,6 +63,11 @@ class ResidualGruSettings:
     def output_frames(self, n_features: int) -> int:
         """Frames of log-probabilities that so many features give."""
         return -(-n_features // self.subsampling) * self.upsampling
+
+    @property
+    def n_columns(self) -> int:
+        """Of a row of log-probabilities: the pieces', then each of `PHONE_FRAMES` shorter frames' phones'."""
+        return self.vocab_size + PHONE_FRAMES * self.phones
 
     @property
     def n_blocks(self) -> int:
@@ -85,6 +94,9 @@ class ResidualGru(nn.Module):
         self.final_norm = nn.LayerNorm(settings.width)
         n_outputs = settings.vocab_size * settings.upsampling
         self.output = nn.Linear(settings.width, n_outputs)
+        if settings.phones:
+            self.phone_norm = nn.LayerNorm(settings.width)
+            self.phone_output = nn.Linear(settings.width, PHONE_FRAMES * settings.phones)
         self.condition = nn.Linear(n_outputs, settings.width) if settings.self_condition_every else None
 
     def forward(
@@ -93,7 +105,8 @@ class ResidualGru(nn.Module):
         """features_BTF: float32, anything past `lengths_B`. lengths_B: int64, at least 1.
 
         Returns log-probabilities (B, ceil(T / subsampling) * upsampling, V), normalised over V, and their
-        lengths. Rows past an utterance's length are to be ignored.
+        lengths. Rows past an utterance's length are to be ignored. With `phones` a row goes on with theirs
+        (`n_columns`, `phone_log_probs`).
         """
         outputs, lengths_B = self.at_blocks(features_BTF, lengths_B)
         return outputs[-1], lengths_B
@@ -145,7 +158,11 @@ class ResidualGru(nn.Module):
         return x_BTD, new_lengths_B
 
     def _log_probs(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        return upsampled_log_probs(self.output(self.final_norm(x_BTD)), self.settings.upsampling)
+        pieces_BTV = upsampled_log_probs(self.output(self.final_norm(x_BTD)), self.settings.upsampling)
+        if not self.settings.phones:
+            return pieces_BTV
+        logits_BTP = self.phone_output(self.phone_norm(x_BTD))
+        return with_phones(pieces_BTV, upsampled_log_probs(logits_BTP, PHONE_FRAMES))
 
 
 class Stride(nn.Sequential):

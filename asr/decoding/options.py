@@ -11,6 +11,7 @@ ENGINES: tuple[Engine, ...] = get_args(Engine)
 DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
 MAX_NBEST = 50
 DEFAULT_LM = "default"  # name of the n-gram that a request without a name has
+PRONUNCIATION_NBEST = 100  # of bundles that say nothing else
 LM_TEXT_WEIGHT = 0.2  # of bundles that say nothing else
 
 
@@ -62,6 +63,11 @@ class DecodingSettings:
     prior_weight: float | None = None  # power of `label_prior` that beam search divides posteriors by
     label_prior: tuple[float, ...] | None = None  # (V,) mean posterior of each CTC output, on dev
     lm_text_weight: float | None = None  # of a posted text's n-gram in the mixture; None: LM_TEXT_WEIGHT
+    # Of phones beside pieces in a text's acoustic score, 0-1; None: beam search's texts stay as they are.
+    pronunciation_weight: float | None = None
+    pronunciation_nbest: int | None = None  # texts that phones score; None: PRONUNCIATION_NBEST
+    phone_prior_weight: float | None = None  # power of `phone_prior` that phones' posteriors are divided by
+    phone_prior: tuple[float, ...] | None = None  # (P,) mean posterior of each phone output, on dev
 
     def __post_init__(self) -> None:
         if self.beam_width < 1 or self.rescore_nbest < 1 or self.max_tokens_per_frame < 1:
@@ -76,17 +82,38 @@ class DecodingSettings:
             raise OptionsError("label_prior must be probabilities above 0")
         if self.lm_text_weight is not None and not 0.0 < self.lm_text_weight < 1.0:
             raise OptionsError("lm_text_weight must be above 0 and below 1")
+        if self.pronunciation_weight is not None and not 0.0 <= self.pronunciation_weight < 1.0:
+            raise OptionsError("pronunciation_weight must be at least 0 and below 1")
+        if self.pronunciation_nbest is not None and self.pronunciation_nbest < 1:
+            raise OptionsError("pronunciation_nbest must be at least 1")
+        if self.phone_prior_weight and not self.phone_prior:
+            raise OptionsError("phone_prior_weight needs phone_prior")
+        if self.phone_prior and min(self.phone_prior) <= 0:
+            raise OptionsError("phone_prior must be probabilities above 0")
+
+
+_PRIORS = ("label_prior", "phone_prior")
+_LEFT_OUT = (  # of bundle.json where no choice was made
+    "engine",
+    "prior_weight",
+    "label_prior",
+    "lm_text_weight",
+    "pronunciation_weight",
+    "pronunciation_nbest",
+    "phone_prior_weight",
+    "phone_prior",
+)
 
 
 def decoding_for_people(settings: DecodingSettings) -> dict[str, Any]:
-    """The settings by name, without the numbers of the label prior."""
-    return {name: value for name, value in asdict(settings).items() if name != "label_prior"}
+    """The settings by name, without the numbers of the priors."""
+    return {name: value for name, value in asdict(settings).items() if name not in _PRIORS}
 
 
 def decoding_to_section(settings: DecodingSettings) -> dict[str, Any]:
     """As in bundle.json; choices that are not made are left out, as in bundles older than the choice."""
     section = asdict(settings)
-    for name in ("engine", "prior_weight", "label_prior", "lm_text_weight"):
+    for name in _LEFT_OUT:
         if section[name] is None:
             del section[name]
     return section

@@ -18,15 +18,16 @@ RescoringState = Literal["none", "done", "out_of_time"]
 class Scores:
     """Weighted parts of a hypothesis' score, natural logarithms; they add up to `total`."""
 
-    acoustic: float  # log-probability of the text given the audio
+    acoustic: float  # log-probability of the text given the audio, by its pieces
     ngram: float = 0.0  # alpha x n-gram log-probability, unknown-word penalties included
     hotwords: float = 0.0  # bonuses of the request's hotwords
     gpt2: float = 0.0  # gamma x GPT-2 log-probability
     length: float = 0.0  # beta x number of words
+    pronunciation: float = 0.0  # log-probability of the text given the audio, by its words' phones
 
     @property
     def total(self) -> float:
-        return self.acoustic + self.ngram + self.hotwords + self.gpt2 + self.length
+        return self.acoustic + self.pronunciation + self.ngram + self.hotwords + self.gpt2 + self.length
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,52 @@
+"""Beam search's texts heard a second time: by their words' pronunciations.
+
+The acoustic model has two output layers, over pieces and over phones. Beam search goes through pieces, and
+English spelling is hard to learn from little speech; phones are easier, and what the two get wrong differs.
+So the best texts are scored by both, `pronunciation_weight` being the phones' share.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.decoding.options import PRONUNCIATION_NBEST, DecodingSettings
+from asr.decoding.posteriors import divided_by_prior
+from asr.decoding.pronunciation_scores import Pronouncing, pronunciation_logps
+from asr.decoding.result import Hypothesis
+
+
+def rescored_by_pronunciation(
+    hypotheses: Sequence[Hypothesis],
+    phones_TP: NDArray[np.floating[Any]],
+    pronunciations: Pronouncing,
+    settings: DecodingSettings,
+) -> list[Hypothesis]:
+    """The best `pronunciation_nbest` hypotheses in the order of both, equal totals in alphabetical order.
+
+    phones_TP: natural-log posteriors of phones, (T, P), blank first. `acoustic` and `pronunciation` are
+    weighted so that they add up to one. Hypotheses beyond those are left out: nothing compares them.
+    """
+    weight = settings.pronunciation_weight
+    if not weight or not len(phones_TP):
+        return list(hypotheses)
+    kept = hypotheses[: settings.pronunciation_nbest or PRONUNCIATION_NBEST]
+    logps = pronunciation_logps(
+        divided(phones_TP, settings), [hypothesis.text for hypothesis in kept], pronunciations
+    )
+    rescored = [
+        replace(
+            h, scores=replace(h.scores, acoustic=(1 - weight) * h.scores.acoustic, pronunciation=weight * p)
+        )
+        for h, p in zip(kept, logps.tolist(), strict=True)
+    ]
+    return sorted(rescored, key=lambda h: (-h.scores.total, h.text))
+
+
+def divided(phones_TP: NDArray[np.floating[Any]], settings: DecodingSettings) -> NDArray[np.floating[Any]]:
+    """By the phones' prior where the settings say so."""
+    if not (settings.phone_prior_weight and settings.phone_prior):
+        return phones_TP
+    return divided_by_prior(phones_TP, np.array(settings.phone_prior), settings.phone_prior_weight)
