@@ -336,7 +336,9 @@ class Transcriber:
 
     def _listen(self, features: Sequence[torch.Tensor]) -> list[NDArray[np.float32]]:
         """The model's rows of each (T, F), pieces and phones; those without frames are not heard."""
-        nothing = np.empty((0, self.tokenizer.vocab_size), dtype=np.float32)
+        acoustic = self.bundle.settings.acoustic
+        n_columns = acoustic.n_columns if isinstance(acoustic, ResidualGruSettings) else acoustic.vocab_size
+        nothing = np.empty((0, n_columns), dtype=np.float32)
         heard = [features_TF for features_TF in features if len(features_TF)]
         if not heard:
             return [nothing for _ in features]

@@ -5,6 +5,7 @@ import math
 import shutil
 import wave
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from safetensors.torch import save as save_tensors
 
 from asr.acoustic.residual_gru import ResidualGru, ResidualGruSettings
 from asr.audio import SAMPLE_RATE
-from asr.bundle import ACOUSTIC, GPT2, KENLM, NGRAM, TOKENIZER, UNIGRAMS, Bundle, BundleSettings
+from asr.bundle import ACOUSTIC, G2P, GPT2, KENLM, LEXICON, NGRAM, TOKENIZER, UNIGRAMS, Bundle, BundleSettings
 from asr.decoding.arpa import read_model
 from asr.decoding.ngram_file import encoded
 from asr.decoding.options import DecodingSettings
@@ -99,6 +100,26 @@ def tiny_bundle(
         training={"data": "none: random weights"},
     )
     return Bundle.save(tmp_path_factory.mktemp("bundles") / "tiny", bundle_settings, contents).path
+
+
+@pytest.fixture(scope="session")
+def phone_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, hearing phones too: every letter is spoken as itself. Shared: copy it before changing it."""
+    from training.graphones import train_graphones
+
+    copy = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("bundles") / "phones"))
+    bundle = Bundle.load(copy)
+    spoken = {word: tuple(word.replace("'", "").upper()) for word in _vocabulary(SENTENCES)}
+    g2p = train_graphones(3 * list(spoken.items()))  # graphones must not be rare
+    settings = replace(bundle.settings.acoustic, phones=2 * len(g2p.phones) + 1)  # type: ignore[arg-type]
+    lexicon = "".join(f"{word}\t{' '.join(phones)}\n" for word, phones in spoken.items())
+    decoding = replace(bundle.settings.decoding, pronunciation_weight=0.4, pronunciation_nbest=12)
+    contents: dict[str, bytes | None] = {
+        ACOUSTIC: save_tensors(_seeded_weights(settings)),
+        LEXICON: lexicon.encode(),
+        G2P: g2p.to_json().encode(),
+    }
+    return bundle.with_changes(replace(bundle.settings, acoustic=settings, decoding=decoding), contents).path
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ class DecodingSettings:
     gamma: float = 0.3  # weight of GPT-2's log-probability
     beam_width: int = 100  # prefixes kept per frame
     beam_prune_logp: float = -12.0  # prefixes this far below the best are dropped
-    token_min_logp: float = -6.0  # tokens below this are not tried on a frame (the best one always is)
+    token_min_logp: float = -8.0  # tokens below this are not tried on a frame (the best one always is)
     max_tokens_per_frame: int = 12  # cap against flat posteriors
     unknown_word_logp: float = -8.0  # added (unweighted) per word outside the n-gram's vocabulary
     rescore_nbest: int = 30  # hypotheses that GPT-2 scores
