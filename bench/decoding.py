@@ -6,7 +6,9 @@
 All engines get the same log-probabilities (heard once, kept under --cache; divided by the labels' prior where
 the bundle does so) and the same n-gram, the bundle's (its arrays are written as ARPA for KenLM). Beam 100;
 each engine's alpha and beta are tuned on dev, from the bundle's on to better neighbours until there is none.
-Then all decode test in turns, utterance by utterance, on one thread. CPU time is the process's.
+Then all decode test in turns, utterance by utterance, on one thread. CPU time is the process's. Where the
+bundle's model hears phones, `native+phones` is the search with its best texts scored by their pronunciations,
+as the service does it.
 Prints a table and writes --out.
 """
 
@@ -26,12 +28,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from asr.acoustic.phones import split_rows
 from asr.bundle import UNIGRAMS
 from asr.decoding.array_ngram import ArrayNgram
 from asr.decoding.native_beam import NativeBeamDecoder
 from asr.decoding.ngram import NgramLM
 from asr.decoding.options import DecodingSettings
 from asr.decoding.posteriors import divided_by_prior
+from asr.decoding.pronunciation_rescoring import rescored_by_pronunciation
+from asr.pronunciation import Pronunciations
 from asr.scoring import word_errors
 from asr.transcriber import Transcriber
 from bench.rival_decoders import Decode, FlashlightLexicon, arpa_of, pyctcdecode
@@ -46,9 +51,9 @@ HOTWORDS = 1000
 
 @dataclass(frozen=True)
 class Heard:
-    """A set of recordings as posteriors."""
+    """A set of recordings as posteriors: rows of pieces and, where the model hears them, phones."""
 
-    log_probs: Sequence[np.ndarray]  # (T, V) each
+    log_probs: Sequence[np.ndarray]  # (T, V + 2P) each, see `asr.acoustic.phones`
     references: Sequence[str]
     duration_s: float
 
@@ -69,22 +74,28 @@ def main() -> None:
     if not arpa.exists():
         arpa_of(lm, arpa)
     kenlm = NgramLM.load(arpa, args.bundle / UNIGRAMS)
-    makers = {
-        "native": lambda settings: _native(NativeBeamDecoder(tokenizer, lm, settings)),
-        "pyctcdecode": lambda settings: pyctcdecode(tokenizer, kenlm, settings),
-    }
+    makers = {"native": lambda settings: _native(NativeBeamDecoder(tokenizer, lm, settings))}
+    if (pronunciations := transcriber.pronunciations) is not None:
+        makers["native+phones"] = lambda settings: _pronounced(
+            NativeBeamDecoder(tokenizer, lm, settings), pronunciations, settings, tokenizer.vocab_size
+        )
+    makers["pyctcdecode"] = lambda settings: pyctcdecode(tokenizer, kenlm, settings)
     if not args.no_flashlight:
         makers["flashlight"] = FlashlightLexicon(tokenizer, sorted(lm.words), arpa).decode
+    for name in makers.keys() - {"native+phones"}:
+        makers[name] = functools.partial(_of_pieces, makers[name], tokenizer.vocab_size)
     tuned = {name: _tuned(make, dev, base, name) for name, make in makers.items()}
     decoders = {name: makers[name](settings) for name, settings in tuned.items()}
     rows = _side_by_side(decoders, test)
-    flat = _flat(tokenizer.vocab_size, transcriber.frame_s)
+    flat = _flat(tokenizer.vocab_size, test.log_probs[0].shape[1], transcriber.frame_s)
     for name, decode in decoders.items():
         rows[name]["flat_ms_per_s"] = round(1000 * _cpu_s(decode, flat) / FLAT_S, 2)
         if name != "pyctcdecode":  # Python throughout, under the GIL
             rows[name]["two_threads"] = round(_two_threads(decode, test), 2)
         rows[name] |= {"alpha": tuned[name].alpha, "beta": tuned[name].beta}
-    hotwords = _hotwords(NativeBeamDecoder(tokenizer, lm, tuned["native"]), lm, test)
+    pieces = [np.ascontiguousarray(rows_TC[:, : tokenizer.vocab_size]) for rows_TC in test.log_probs]
+    searcher = NativeBeamDecoder(tokenizer, lm, tuned["native"])
+    hotwords = _hotwords(searcher, lm, replace(test, log_probs=pieces))
     report = {
         "command": shlex.join(["python", "-m", "bench.decoding", *sys.argv[1:]]),
         "machine": platform.processor() or platform.machine(),
@@ -106,10 +117,15 @@ def loaded(bundle: Path) -> tuple[Transcriber, ArrayNgram]:
 
 
 def listened(transcriber: Transcriber, utterances: Sequence[Utterance], folder: Path) -> LogProbs:
-    """What the acoustic model hears in recordings, kept in a folder."""
-    cache = TuningCache(folder, transcriber.bundle, utterances)
-    rows = cache.log_probs(lambda: [transcriber.listen(read_bytes(u)).rows for u in utterances])
+    """The pieces that the acoustic model hears in recordings, kept in a folder."""
+    rows = listened_rows(transcriber, utterances, folder)
     return [np.ascontiguousarray(rows_TC[:, : transcriber.tokenizer.vocab_size]) for rows_TC in rows]
+
+
+def listened_rows(transcriber: Transcriber, utterances: Sequence[Utterance], folder: Path) -> LogProbs:
+    """The same with the phones."""
+    cache = TuningCache(folder, transcriber.bundle, utterances)
+    return cache.log_probs(lambda: [transcriber.listen(read_bytes(u)).rows for u in utterances])
 
 
 def lm_name(transcriber: Transcriber) -> str:
@@ -133,18 +149,38 @@ def _arguments() -> argparse.Namespace:
 
 def _heard(transcriber: Transcriber, manifest: Path, args: argparse.Namespace) -> Heard:
     utterances: list[Utterance] = [u for u in read_manifest(manifest) if u.set == args.set][: args.limit]
-    log_probs = listened(transcriber, utterances, args.cache)
-    settings = transcriber.settings
+    rows = listened_rows(transcriber, utterances, args.cache)
+    settings, n_pieces = transcriber.settings, transcriber.tokenizer.vocab_size
     if settings.prior_weight and settings.label_prior:
         prior_V = np.array(settings.label_prior)
-        log_probs = [
-            divided_by_prior(log_probs_TV, prior_V, settings.prior_weight) for log_probs_TV in log_probs
+        pieces = [divided_by_prior(rows_TC[:, :n_pieces], prior_V, settings.prior_weight) for rows_TC in rows]
+        rows = [
+            np.concatenate([pieces_TV, rows_TC[:, n_pieces:]], axis=1)
+            for pieces_TV, rows_TC in zip(pieces, rows, strict=True)
         ]
-    return Heard(log_probs, [u.text for u in utterances], sum(u.duration_s for u in utterances))
+    return Heard(rows, [u.text for u in utterances], sum(u.duration_s for u in utterances))
 
 
 def _native(decoder: NativeBeamDecoder) -> Decode:
     return lambda log_probs_TV: [h.text for h in decoder.decode(log_probs_TV)]
+
+
+def _of_pieces(make: Any, n_pieces: int, settings: DecodingSettings) -> Decode:
+    """An engine that reads nothing but pieces."""
+    decode: Decode = make(settings)
+    return lambda rows_TC: decode(np.ascontiguousarray(rows_TC[:, :n_pieces]))
+
+
+def _pronounced(
+    decoder: NativeBeamDecoder, pronunciations: Pronunciations, settings: DecodingSettings, n_pieces: int
+) -> Decode:
+    def decode(rows_TC: np.ndarray) -> list[str]:
+        pieces_TV, phones_TP = split_rows(rows_TC, n_pieces)
+        found = decoder.decode(np.ascontiguousarray(pieces_TV))
+        rescored = rescored_by_pronunciation(found, phones_TP, pronunciations, settings)
+        return [h.text for h in rescored]
+
+    return decode
 
 
 def _tuned(make: Any, dev: Heard, base: DecodingSettings, name: str) -> DecodingSettings:
@@ -197,10 +233,14 @@ def _side_by_side(decoders: Mapping[str, Decode], test: Heard) -> dict[str, dict
     }
 
 
-def _flat(n_outputs: int, frame_s: float) -> np.ndarray:
+def _flat(n_pieces: int, n_columns: int, frame_s: float) -> np.ndarray:
     """Posteriors with every label within e^-5 of the best."""
-    logits = np.random.default_rng(0).uniform(-5.0, 0.0, size=(round(FLAT_S / frame_s), n_outputs))
-    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    logits = np.random.default_rng(0).uniform(-5.0, 0.0, size=(round(FLAT_S / frame_s), n_columns))
+    pieces_TV, phones_TP = split_rows(logits, n_pieces)
+    pieces_TV = pieces_TV - np.logaddexp.reduce(pieces_TV, axis=1, keepdims=True)
+    if phones_TP.size:
+        phones_TP = phones_TP - np.logaddexp.reduce(phones_TP, axis=1, keepdims=True)
+    return np.concatenate([pieces_TV, phones_TP.reshape(len(logits), -1)], axis=1)
 
 
 def _cpu_s(decode: Decode, log_probs_TV: np.ndarray) -> float:
