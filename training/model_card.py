@@ -7,12 +7,15 @@ from typing import Any
 from asr.acoustic.conformer import ConformerSettings
 from asr.acoustic.huggingface_ctc import HuggingFaceCtcSettings
 from asr.acoustic.kinds import AcousticSettings
+from asr.acoustic.residual_gru import ResidualGruSettings
 from asr.bundle import (
     ACOUSTIC,
     CALIBRATION,
     EVALUATION,
+    G2P,
     GPT2,
     KENLM,
+    LEXICON,
     MEASUREMENTS,
     NGRAM,
     Bundle,
@@ -56,7 +59,7 @@ English speech to lower-case text. Made {settings.created} from commit `{setting
 commands of `asr-train`; `asr-sound bundle verify` checks the files.
 
 - acoustic model: {_front_end(settings)}{_network(acoustic, settings.features.hop_ms)},
-  CTC over {acoustic.vocab_size} outputs ({_labels(acoustic)}, blank included)
+  CTC over {acoustic.vocab_size} outputs ({_labels(acoustic)}, blank included){_phones(acoustic)}
 - decoders: `greedy`; `beam_lm`, beam search with a word n-gram; `beam_lm_rescore`, its n-best list
   re-ordered with a GPT-2"""
 
@@ -69,6 +72,15 @@ def _front_end(settings: BundleSettings) -> str:
 
 def _labels(acoustic: AcousticSettings) -> str:
     return "characters" if isinstance(acoustic, HuggingFaceCtcSettings) else "SentencePiece pieces"
+
+
+def _phones(acoustic: AcousticSettings) -> str:
+    if not isinstance(acoustic, ResidualGruSettings) or not acoustic.phones:
+        return ""
+    return (
+        f"\n  and, twice as often, over {acoustic.phones} (phones, first in a word or inside, and a blank):"
+        "\n  the beam decoders score their best texts by pronunciation, too"
+    )
 
 
 def _network(acoustic: AcousticSettings, hop_ms: float) -> str:
@@ -91,6 +103,7 @@ def _sizes(files: Mapping[str, BundleFile]) -> str:
         "acoustic model": files[ACOUSTIC].size,
         "n-gram": files[NGRAM if NGRAM in files else KENLM].size,
         "GPT-2 with its tokenizer": gpt2,
+        **({"pronunciations": files[LEXICON].size + files[G2P].size} if LEXICON in files else {}),
         "everything": sum(file.size for name, file in files.items() if name not in MEASUREMENTS),
     }
     rows = [f"| {name} | {size / 1e6:.1f} |" for name, size in sizes.items()]
