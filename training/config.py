@@ -26,6 +26,7 @@ class DataConfig:
     )
     workers: int = 0  # processes that make batches, for each training process; 0: the training process itself
     prefetch: int = 4  # batches that each of them makes ahead
+    lexicon: str = ""  # folder of `asr-train lexicon`: the model gets a phone layer, too; empty: none
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.prefetch < 1:
@@ -47,8 +48,9 @@ class ResidualGruConfig:
     dropout: float = 0.1
     self_condition_every: int = 0
 
-    def settings(self, vocab_size: int, n_mels: int) -> ResidualGruSettings:
-        return ResidualGruSettings(vocab_size=vocab_size, n_mels=n_mels, **_without_kind(self))
+    def settings(self, vocab_size: int, n_mels: int, phones: int = 0) -> ResidualGruSettings:
+        """phones: outputs of the phone layer; 0: there is none."""
+        return ResidualGruSettings(vocab_size=vocab_size, n_mels=n_mels, phones=phones, **_without_kind(self))
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,10 @@ class ConformerConfig:
     dropout: float = 0.1
     self_condition_every: int = 0
 
-    def settings(self, vocab_size: int, n_mels: int) -> ConformerSettings:
+    def settings(self, vocab_size: int, n_mels: int, phones: int = 0) -> ConformerSettings:
+        """Raises ValueError for phones: this model has no layer for them."""
+        if phones:
+            raise ValueError("kind conformer has no phone layer: data.lexicon must be empty")
         return ConformerSettings(vocab_size=vocab_size, n_mels=n_mels, **_without_kind(self))
 
 
@@ -90,8 +95,14 @@ class LossConfig:
     cr_ctc: float = (
         0.0  # weight of the agreement of two masked views, 0.2 in the paper; doubles a step's cost
     )
+    phone_ctc: float = 0.0  # share of the loss that the phone layer gets
+    crf: float = 0.0  # weight of log Z beside the phones' CTC (training/label_graph.py); 1 is CTC-CRF whole
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.phone_ctc < 1.0 or not 0.0 <= self.crf <= 1.0:
+            raise ValueError("phone_ctc must be in 0..1, 1 excluded, and crf in 0..1")
+        if self.crf and not self.phone_ctc:
+            raise ValueError("crf needs phone_ctc: it is a part of the phones' loss")
         if not 0.0 <= self.inter_ctc < 1.0 or self.cr_ctc < 0.0 or self.inter_ctc_every < 0:
             raise ValueError("inter_ctc must be in 0..1, cr_ctc and inter_ctc_every at least 0")
 
@@ -188,6 +199,8 @@ class TrainConfig:
             config = replace(self, **changed, stages=(), seed=self.seed + STAGE_SEED * number)
             if config.data.tokenizer != self.data.tokenizer:
                 raise ConfigError(f"stages.{number}.data.tokenizer: the outputs cannot change between stages")
+            if config.data.lexicon != self.data.lexicon:
+                raise ConfigError(f"stages.{number}.data.lexicon: the phones cannot change between stages")
             waves.append(Wave(stage.name, config, stage.batches))
         return tuple(waves)
 
@@ -249,8 +262,12 @@ def _check_loss(config: TrainConfig) -> None:
     """Raises ConfigError when loss and model do not fit."""
     if config.model.self_condition_every and not config.loss.inter_ctc:
         raise ConfigError("model.self_condition_every needs loss.inter_ctc: its posteriors must be trained")
+    if config.loss.phone_ctc and not config.data.lexicon:
+        raise ConfigError("loss.phone_ctc needs data.lexicon: phones come from there")
+    if config.data.lexicon and not config.loss.phone_ctc:
+        raise ConfigError("data.lexicon needs loss.phone_ctc: the phone layer must be trained")
     try:
-        model = config.model.settings(vocab_size=2, n_mels=80)
+        model = config.model.settings(vocab_size=2, n_mels=80, phones=3 if config.data.lexicon else 0)
     except ValueError as error:
         raise ConfigError(f"model.{error}") from error
     if config.loss.inter_ctc and not config.loss.blocks(model):

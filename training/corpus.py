@@ -12,6 +12,7 @@ import torch
 
 from asr.errors import TextError
 from asr.features import FeatureSettings, n_frames
+from asr.pronunciation import Pronunciations
 from asr.tokenizer import Tokenizer
 from training.batches import epoch_batches
 from training.config import TrainConfig
@@ -38,9 +39,17 @@ class Corpus:
 
     Raises ValueError when manifest and features do not belong together or nothing is left. `summary` counts
     what was left out, and `missing` names the recordings that the manifest has and the disk has not.
+
+    With pronunciations, `phones` are each utterance's labels for the phone layer: of each word the first.
     """
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tokenizer: Tokenizer,
+        config: TrainConfig,
+        pronunciations: Pronunciations | None = None,
+    ) -> None:
         everything = read_manifest(folder / "manifest.jsonl")
         self.tokenizer, self._folder = tokenizer, folder
         self._audio = config.data.source == "audio"
@@ -80,6 +89,7 @@ class Corpus:
                 self.utterances.append(utterance)
         if not self.utterances:
             raise ValueError(f"{folder}: no utterance can be used ({dict(reasons)}){self._first_missing()}")
+        self.phones = [_phones(u.text, pronunciations) for u in self.utterances] if pronunciations else None
         self._starts = np.concatenate([[0], np.cumsum(self.store.n_frames)])  # in the features file
         self.durations_s = np.array([u.duration_s for u in self.utterances])
         self._repeats = np.array([_repeat(u.corpus, config.data.repeat) for u in self.utterances])
@@ -99,19 +109,11 @@ class Corpus:
         return epoch_batches(self.durations_s, self._repeats, batch_s=batch_s, seed=seed, epoch=epoch)
 
     def batch(self, indices: np.ndarray, device: torch.device, draws: Sequence[Draw] | None = None) -> Batch:
-        """(features_BTF, lengths_B, targets_BL, target_lengths_B) on a device.
+        """The utterances' tensors (training/examples.py) on a device.
 
         draws: one per utterance, what its augmentation is drawn from; None for no augmentation at all.
         """
-        features_BTF, lengths_B, targets_BL, target_lengths_B = self.maker.batch(
-            self.examples(indices, draws)
-        )
-        return (
-            features_BTF.to(device),
-            lengths_B.to(device),
-            targets_BL.to(device),
-            target_lengths_B.to(device),
-        )
+        return tuple(tensor.to(device) for tensor in self.maker.batch(self.examples(indices, draws)))
 
     def examples(self, indices: np.ndarray, draws: Sequence[Draw] | None = None) -> list[Example]:
         """What `maker` needs for these utterances, with a draw each or None at all."""
@@ -134,7 +136,8 @@ class Corpus:
         else:
             path, start = self._folder / FRAMES_FILE, int(self._starts[row])
             count = int(self.store.n_frames[row])
-        return Example(utterance.name, path, start, count, target, min_frames, draw)
+        phones = self.phones[index] if self.phones else None
+        return Example(utterance.name, path, start, count, target, min_frames, draw, phones)
 
     def _least_features(self, target: list[int]) -> int:
         """Fewest features that give the model frames enough for these labels."""
@@ -151,6 +154,10 @@ class Corpus:
 def needed_frames(target: list[int]) -> int:
     """Fewest frames on which CTC can write these labels: a blank must part repeats."""
     return len(target) + sum(a == b for a, b in pairwise(target))
+
+
+def _phones(text: str, pronunciations: Pronunciations) -> tuple[int, ...]:
+    return tuple(phone for word in text.split() for phone in pronunciations.of(word)[0])
 
 
 def _repeat(corpus: str, repeats: dict[str, int]) -> int:

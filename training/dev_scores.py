@@ -72,7 +72,7 @@ def score_dev(
     beam_texts: dict[int, str] = {}
     for_beam = set(_first_of_each_set(dev, log.beam_utterances)) if beam else set()
     for indices in epoch_batches(dev.durations_s, np.ones(len(dev), int), batch_s=BATCH_S, seed=0, epoch=0):
-        features_BTF, lengths_B, _, _ = dev.batch(indices, device)
+        features_BTF, lengths_B, *_ = dev.batch(indices, device)
         log_probs_BTV, out_lengths_B = model(features_BTF, lengths_B)
         lengths = out_lengths_B.tolist()
         for index, padded_TV, length in zip(indices, log_probs_BTV.cpu().numpy(), lengths, strict=True):

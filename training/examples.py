@@ -24,8 +24,8 @@ from training.waveform_draws import draw_effects, noise_files
 
 # Epoch, step within it, place in the step's batch: what one utterance's augmentation is drawn from.
 Draw = tuple[int, ...]
-# (features_BTF, lengths_B, targets_BL, target_lengths_B)
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+# (features_BTF, lengths_B, targets_BL, target_lengths_B), and with phones also (phones_BL, phone_lengths_B)
+Batch = tuple[torch.Tensor, ...]
 
 MAX_DURATION_S = 600.0  # of a decoded recording; the corpus leaves out long ones before
 WAVEFORM_STREAM = 1  # beside a draw: so that waveform and features are not drawn from the same numbers
@@ -42,6 +42,7 @@ class Example:
     target: tuple[int, ...]  # labels
     min_frames: int  # as few feature frames as the labels need
     draw: Draw | None  # None: no augmentation at all
+    phones: tuple[int, ...] | None = None  # labels of the phone layer, for a model that has one
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,9 @@ class BatchMaker:
         features_BTF = torch.zeros(len(features), n_frames, self.settings.n_mels)
         for row, one_TF in enumerate(features):
             features_BTF[row, : len(one_TF)] = torch.from_numpy(one_TF)
-        targets = [torch.tensor(example.target, dtype=torch.int64) for example in examples]
-        targets_BL = (
-            torch.nn.utils.rnn.pad_sequence(targets, batch_first=True)
-            if targets
-            else torch.zeros(0, 0, dtype=torch.int64)
-        )
-        target_lengths_B = torch.tensor([len(t) for t in targets], dtype=torch.int64)
-        return features_BTF, lengths_B, targets_BL, target_lengths_B
+        made = features_BTF, lengths_B, *_labels([example.target for example in examples])
+        phones = [example.phones for example in examples if example.phones is not None]
+        return (*made, *_labels(phones)) if phones else made
 
     def features(self, example: Example) -> np.ndarray:
         """float32 (T, F), normalised as `asr.features.log_mel` does."""
@@ -136,6 +132,17 @@ class BatchMaker:
         return mask(
             normalised(torch.from_numpy(changed_TF), settings).numpy(), config, rng, epoch=epoch, told=told
         )
+
+
+def _labels(sequences: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, L), padded with zeros, and (B,)."""
+    labels = [torch.tensor(one, dtype=torch.int64) for one in sequences]
+    labels_BL = (
+        torch.nn.utils.rnn.pad_sequence(labels, batch_first=True)
+        if labels
+        else torch.zeros(0, 0, dtype=torch.int64)
+    )
+    return labels_BL, torch.tensor([len(one) for one in labels], dtype=torch.int64)
 
 
 def _read(example: Example) -> Samples:

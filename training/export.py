@@ -184,7 +184,7 @@ def _summary(run: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]
     summary = {key: run[key] for key in ("data", "steps", "minutes", "processes", "dev_greedy") if key in run}
     config = dict(run.get("config", {}))
     config["data"] = {
-        k: v for k, v in config.get("data", {}).items() if k not in ("train", "dev", "tokenizer")
+        k: v for k, v in config.get("data", {}).items() if k not in ("train", "dev", "tokenizer", "lexicon")
     }
     summary["config"] = config
     for key, path in (

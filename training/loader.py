@@ -68,10 +68,7 @@ class Loader:
     def _on_device(self, made: Batch | Exception) -> Batch:
         if isinstance(made, Exception):
             raise made
-        features_BTF, lengths_B, targets_BL, target_lengths_B = (
-            tensor.to(self._device, non_blocking=True) for tensor in made
-        )
-        return features_BTF, lengths_B, targets_BL, target_lengths_B
+        return tuple(tensor.to(self._device, non_blocking=True) for tensor in made)
 
 
 class _Requests(Sampler[Request]):

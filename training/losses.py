@@ -3,6 +3,8 @@
 InterCTC (arXiv 2102.03216): (1 - w) CTC(last block) + w mean of CTC(inner blocks).
 CR-CTC (arXiv 2410.05101): two differently masked views of each utterance; the mean of their CTC losses plus
 w/2 sum over frames of KL(sg(b) || a) + KL(sg(a) || b), sg stopping the gradient.
+Phones, where the model has a layer for them: (1 - s) of all that + s of theirs, which is 0.75 CTC(last block)
++ 0.25 mean of CTC(inner blocks), agreement at half its weight, and for CTC-CRF (arXiv 1911.08747) w log Z.
 
 Everything is summed over utterances and divided by the labels of the whole step, over all processes and
 accumulated batches: however a step is cut into parts, their gradients add up to the same.
@@ -18,9 +20,12 @@ from torch.nn import functional
 
 from asr.acoustic.kinds import AcousticModel
 from asr.acoustic.masking import frame_mask
+from asr.acoustic.phones import PHONE_FRAMES, phone_log_probs
 from training.config import LossConfig, OptimConfig
+from training.label_graph import LabelGraph
 
-PARTS = ("ctc", "inter_ctc", "cr_ctc")  # unweighted, per label
+PARTS = ("ctc", "inter_ctc", "cr_ctc", "phone_ctc", "phone_log_z")  # unweighted, per label (of the pieces)
+INNER_PHONES = 0.25  # share of the phones' CTC that inner blocks get, where they have a loss
 AUTOCAST = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -32,6 +37,8 @@ class Batch:
     lengths_B: torch.Tensor  # frames
     targets_BL: torch.Tensor
     target_lengths_B: torch.Tensor
+    phones_BL: torch.Tensor | None = None  # for the phone layer, with their lengths
+    phone_lengths_B: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.lengths_B)
@@ -48,14 +55,24 @@ class Batch:
             self.lengths_B[rows],
             self.targets_BL[rows, :n_labels],
             self.target_lengths_B[rows],
+            None if self.phones_BL is None else self.phones_BL[rows],
+            None if self.phone_lengths_B is None else self.phone_lengths_B[rows],
         )
 
 
 class Objective:
     """(batch, labels in the whole step) -> (loss, its parts)."""
 
-    def __init__(self, model: AcousticModel, loss: LossConfig, optim: OptimConfig) -> None:
-        self._loss = loss
+    def __init__(
+        self,
+        model: AcousticModel,
+        loss: LossConfig,
+        optim: OptimConfig,
+        phone_graph: LabelGraph | None = None,
+    ) -> None:
+        """phone_graph: for `loss.crf`."""
+        self._loss, self._phone_graph = loss, phone_graph
+        self._vocab_size = model.settings.vocab_size
         self._blocks = loss.blocks(model.settings)
         self._dtype = AUTOCAST[optim.autocast]
         self._at_blocks: Callable[..., tuple[list[torch.Tensor], torch.Tensor]] = model.at_blocks
@@ -72,7 +89,8 @@ class Objective:
         )
         with torch.autocast(features_BTF.device.type, self._dtype, enabled=self._dtype is not None):
             outputs, out_lengths_B = self._at_blocks(features_BTF, lengths_B, self._blocks)
-        *inner, last_BTV = outputs
+        phones = [] if batch.phones_BL is None else [phone_log_probs(o, self._vocab_size) for o in outputs]
+        *inner, last_BTV = [o[..., : self._vocab_size] for o in outputs] if phones else outputs
         losses = [
             ctc_sum(log_probs_BTV, out_lengths_B, targets_BL, target_lengths_B) / (n_views * n_labels)
             for log_probs_BTV in (last_BTV, *inner)
@@ -85,7 +103,42 @@ class Objective:
         if n_views > 1:
             cr = disagreement_sum(last_BTV, out_lengths_B) / n_labels
             total = total + self._loss.cr_ctc * cr
-        return total, torch.stack([ctc, inter, cr]).detach()
+        phone_ctc = log_z = torch.zeros_like(ctc)
+        if phones:
+            loss, phone_ctc, log_z = self._of_phones(phones, PHONE_FRAMES * out_lengths_B, batch, n_labels)
+            total = (1 - self._loss.phone_ctc) * total + self._loss.phone_ctc * loss
+        return total, torch.stack([ctc, inter, cr, phone_ctc, log_z]).detach()
+
+    def _of_phones(
+        self, outputs: list[torch.Tensor], lengths_B: torch.Tensor, batch: Batch, n_labels: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The phones' loss, and of it the last block's CTC and log Z. outputs: (views x B, T, V) each."""
+        n_views = len(batch.views)
+        phones_BL, n_phones_B = batch.phones_BL.repeat(n_views, 1), batch.phone_lengths_B.repeat(n_views)
+        *inner, last_BTV = outputs
+        ctc, *inner_ctc = (
+            ctc_sum(log_probs_BTV, lengths_B, phones_BL, n_phones_B) / (n_views * n_labels)
+            for log_probs_BTV in (last_BTV, *inner)
+        )
+        total, log_z = ctc, torch.zeros_like(ctc)
+        if inner:
+            total = (1 - INNER_PHONES) * ctc + INNER_PHONES * torch.stack(inner_ctc).mean()
+        if self._phone_graph:
+            fit_B = _needed_frames(phones_BL, n_phones_B) <= lengths_B
+            log_z_B = self._phone_graph.log_z(last_BTV, lengths_B)
+            log_z = torch.where(fit_B, log_z_B, 0.0).sum() / (n_views * n_labels)
+            total = total + self._loss.crf * log_z
+        if n_views > 1:
+            cr = disagreement_sum(last_BTV, lengths_B) / n_labels
+            total = total + 0.5 * self._loss.cr_ctc * cr
+        return total, ctc, log_z
+
+
+def _needed_frames(labels_BL: torch.Tensor, label_lengths_B: torch.Tensor) -> torch.Tensor:
+    """Fewest frames on which CTC can write these labels: a blank must part repeats. (B,)"""
+    repeats_BL = labels_BL[:, 1:] == labels_BL[:, :-1]
+    within_BL = torch.arange(labels_BL.shape[1], device=labels_BL.device)[1:] < label_lengths_B[:, None]
+    return label_lengths_B + (repeats_BL & within_BL).sum(1)
 
 
 def ctc_sum(

@@ -1,10 +1,11 @@
-"""What a run leaves in its folder while it goes on: `config.toml`, `tokenizer.model`, `log.jsonl`."""
+"""What a run leaves in its folder while it goes on: configuration, tokenizer, lexicon, `log.jsonl`."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from asr.pronunciation import G2P_FILE, LEXICON_FILE
 from asr.tokenizer import Tokenizer
 from training.config import TrainConfig
 from training.toml_writer import to_toml
@@ -21,6 +22,8 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             write_text(path / "config.toml", to_toml(asdict(config)))
             (path / "tokenizer.model").write_bytes(tokenizer.model_proto)
+            for name in (LEXICON_FILE, G2P_FILE) if config.data.lexicon else ():
+                (path / name).write_bytes((Path(config.data.lexicon) / name).read_bytes())
 
     def rewind(self, step: int) -> None:
         """Forget the rows after a step that the run goes on from, and its scores: they come again."""

@@ -3,7 +3,8 @@
 Several processes: torchrun --nproc-per-node 2 -m training.cli train configs/default.toml --out runs/default
 Run it again to resume: `checkpoint.safetensors` in the run folder is picked up, and the result is that of
 an unbroken run. The folder ends with `model.safetensors` (averaged weights), `train.json`, `config.toml`,
-`tokenizer.model`, `log.jsonl`; a run of several stages also has `stage-<number>.safetensors` of those before.
+`tokenizer.model`, `log.jsonl`, with a lexicon `lexicon.txt` and `g2p.json`; a run of several stages also
+has `stage-<number>.safetensors` of those before.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from safetensors.torch import load_file
 from asr.acoustic.kinds import build, kind_of, to_section
 from asr.decoding.beam import BeamDecoder
 from asr.features import to_section as features_section
+from asr.pronunciation import G2P_FILE, LEXICON_FILE, Pronunciations
 from asr.tokenizer import Tokenizer
 from training.board import Board
 from training.checkpoint import CHECKPOINT, Checkpoint, CheckpointError, save_checkpoint
@@ -32,6 +34,7 @@ from training.config import TrainConfig, Wave, load_config
 from training.config_tables import ConfigError
 from training.corpus import Corpus
 from training.dev_scores import DevScores, load_beam, score_dev
+from training.label_graph import LabelGraph
 from training.loader import Loader
 from training.losses import Batch, Objective
 from training.optimisation import Progress, TrainingState, learning_rate
@@ -40,6 +43,8 @@ from training.run_folder import RunFolder
 from training.step import StepResult, take_step
 from training.views import as_batch, corpus_config, fetch
 from training.whole_file import write_json, write_tensors
+
+PHONE_LAYER = "phone_"  # how its parameters' names begin
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +68,7 @@ class Run:
     folder: RunFolder
     board: Board
     tokenizer: Tokenizer
+    pronunciations: Pronunciations | None  # of a model with a phone layer
     processes: Processes
     began_s: float  # on time.monotonic's clock, earlier sessions counted
     stop_after_steps: int | None
@@ -77,12 +83,13 @@ def train(
 ) -> None:
     """Run to the last epoch of the last stage, or up to a step (for tests of resuming).
 
-    Raises ConfigError, CheckpointError and OSError.
+    Raises ConfigError, CheckpointError, MismatchError (of a lexicon) and OSError.
     """
     commit = current_commit()
     processes = join_processes()
     torch.set_num_threads(config.threads)
     tokenizer = Tokenizer.load(Path(config.data.tokenizer))
+    pronunciations = _pronunciations(config)
     folder = RunFolder(out, config, tokenizer, quiet=not processes.first)
     saved = Checkpoint.read(out / CHECKPOINT) if (out / CHECKPOINT).exists() else None
     progress = saved.progress if saved else Progress()
@@ -91,12 +98,13 @@ def train(
     folder.rewind(progress.step)
     board = Board.open(out, config, step=progress.step, quiet=not processes.first)
     began_s = time.monotonic() - progress.seconds
-    run = Run(config, folder, board, tokenizer, processes, began_s, stop_after_steps)
+    run = Run(config, folder, board, tokenizer, pronunciations, processes, began_s, stop_after_steps)
     weights = load_file(init) if init else None
     scores = DevScores()
     try:
         for wave in config.waves()[progress.stage :]:
-            corpus = Corpus(Path(wave.config.data.train), tokenizer, corpus_config(wave.config))
+            data = Path(wave.config.data.train)
+            corpus = Corpus(data, tokenizer, corpus_config(wave.config), pronunciations)
             state = _start(run, wave, corpus, weights, progress, saved)
             reached = _run_wave(run, wave, corpus, state)
             if reached is None:
@@ -128,6 +136,13 @@ def train(
         leave_processes()
 
 
+def _pronunciations(config: TrainConfig) -> Pronunciations | None:
+    if not config.data.lexicon:
+        return None
+    folder = Path(config.data.lexicon)
+    return Pronunciations.load(folder / LEXICON_FILE, folder / G2P_FILE)
+
+
 def _start(
     run: Run,
     wave: Wave,
@@ -138,9 +153,14 @@ def _start(
 ) -> TrainingState:
     """The state that a stage goes on from: a checkpoint's, the last stage's weights, or random ones."""
     torch.manual_seed(run.config.seed)
-    settings = run.config.model.settings(run.tokenizer.vocab_size, corpus.features.n_mels)
+    n_phones = run.pronunciations.n_outputs if run.pronunciations else 0
+    settings = run.config.model.settings(run.tokenizer.vocab_size, corpus.features.n_mels, n_phones)
     model = build(settings).to(run.processes.device)
     if weights:
+        own = {k: v for k, v in model.state_dict().items() if k.startswith(PHONE_LAYER)}
+        if own and not any(name.startswith(PHONE_LAYER) for name in weights):
+            run.folder.say("the first weights are of a model without phones: their layer starts at random")
+            weights = own | weights
         try:
             model.load_state_dict(weights, strict=True)
         except RuntimeError as error:
@@ -166,7 +186,10 @@ def _run_wave(run: Run, wave: Wave, corpus: Corpus, state: TrainingState) -> Dev
     device = torch.device("cpu") if config.loss.cr_ctc else run.processes.device
     loader = Loader(corpus.maker, device, workers=config.data.workers, prefetch=config.data.prefetch)
     beam = load_beam(config.log, run.tokenizer) if run.processes.first else None
-    objective = Objective(state.model, config.loss, optim)
+    graph = None
+    if corpus.phones and run.pronunciations and config.loss.crf:
+        graph = LabelGraph.estimate(corpus.phones, run.pronunciations.n_outputs, run.processes.device)
+    objective = Objective(state.model, config.loss, optim, graph)
     n_steps = optim.epochs * -(-len(_batches(corpus, wave, epoch=1)) // optim.accumulate)
     _introduce(run, wave, corpus, state, n_steps)
     scores, saved_at_s = DevScores(), time.monotonic()

@@ -33,21 +33,20 @@ def fetch(
 
 
 def as_batch(
-    made: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+    made: tuple[torch.Tensor, ...],
     draws: Sequence[Draw],
     config: TrainConfig,
     device: torch.device,
 ) -> Batch:
-    """(features_BTF, lengths_B, targets_BL, target_lengths_B) in as many views as the loss wants."""
-    features_BTF, lengths_B, targets_BL, target_lengths_B = made
+    """What a `BatchMaker` made, in as many views as the loss wants."""
+    features_BTF, lengths_B, *labels = made
     views = [features_BTF]
     if config.loss.cr_ctc:
         views = [masked_view(features_BTF, lengths_B, draws, config, view) for view in range(N_VIEWS)]
     return Batch(
         tuple(view_BTF.to(device, non_blocking=True) for view_BTF in views),
         lengths_B.to(device),
-        targets_BL.to(device),
-        target_lengths_B.to(device),
+        *(tensor.to(device) for tensor in labels),
     )
 
 
