@@ -81,6 +81,16 @@ runs/two-views/model.safetensors: runs/default/model.safetensors
 runs/third/model.safetensors: runs/two-views/model.safetensors data/train-wordless/manifest.jsonl
 	$(TORCHRUN) configs/default_third.toml --out runs/third --init $< --set data.tokenizer=runs/bpe/tokenizer.model
 
+runs/pocketsphinx: | $(DEVELOPING)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $@ pocketsphinx==5.1.1
+
+runs/lexicon/lexicon.txt: runs/ngram/ngram.json data/train-wordless/manifest.jsonl | runs/pocketsphinx
+	$(TRAIN) lexicon --dictionary runs/pocketsphinx/pocketsphinx/model/en-us/cmudict-en-us.dict \
+	  --unigrams runs/ngram/unigrams.txt --manifest data/train-wordless/manifest.jsonl $(DEV) --out runs/lexicon
+
+runs/fourth/model.safetensors: runs/third/model.safetensors runs/lexicon/lexicon.txt
+	$(TORCHRUN) configs/default_fourth.toml --out runs/fourth --init $< --set data.tokenizer=runs/bpe/tokenizer.model
+
 runs/ngram/ngram.json: data/train/manifest.jsonl $(DEV) $(TEST)
 	sh training/build_kenlm.sh
 	$(TRAIN) ngram --text $(TEXT) --manifest data/train/manifest.jsonl --interpolate --dev $(DEV) --test $(TEST) \
@@ -96,8 +106,8 @@ runs/gpt2/gpt2.json: runs/gpt2-books/gpt2.json
 	  --init runs/gpt2-books/model --batch-tokens 2048 --learning-rate 4e-4 --final-lr-share 0.02 --manifest-repeat 4 \
 	  --max-steps 760 --seed 3 --out runs/gpt2
 
-runs/model.finished: runs/third/model.safetensors runs/ngram/ngram.json runs/gpt2/gpt2.json $(TEST)
-	$(TRAIN) export --acoustic runs/third --ngram runs/ngram --gpt2 runs/gpt2 --notes configs/default-data.md --out $(MODEL)
+runs/model.finished: runs/fourth/model.safetensors runs/ngram/ngram.json runs/gpt2/gpt2.json $(TEST)
+	$(TRAIN) export --acoustic runs/fourth --ngram runs/ngram --gpt2 runs/gpt2 --notes configs/default-data.md --out $(MODEL)
 	$(TRAIN) tune $(MODEL) --manifest $(DEV) --prior-weights 0.3 0.4 0.5 0.6 --beam-widths 100 200 300
 	$(TRAIN) calibrate $(MODEL) --manifest $(DEV) --check $(TEST)
 	$(TRAIN) evaluate $(MODEL) --manifest $(DEV) --out runs/dev.json

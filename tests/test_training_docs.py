@@ -11,6 +11,7 @@ import pytest
 
 from training.augment_config import AugmentConfig
 from training.catalogue import CATALOGUE, GROUPS
+from training.config import load_config
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "training.md").read_text()
@@ -58,5 +59,16 @@ def test_make_model_gives_every_stage_what_it_takes() -> None:
         parser.parse_args(arguments)
     names = [stage for stage, *_ in stages]
     assert names[-6:] == ["export", "tune", "calibrate", "evaluate", "evaluate", "export"]
-    assert {"prepare", "wordless", "tokenizer", "ngram", "gpt2"} <= set(names)
-    assert told.count("training.cli train configs/default") == 3
+    assert {"prepare", "wordless", "tokenizer", "ngram", "gpt2", "lexicon"} <= set(names)
+    runs = [line for line in lines if "training.cli train configs/default" in line]
+    assert len(runs) == 4
+    assert "configs/default_fourth.toml" in runs[-1]
+    ready, needing = (
+        next(i for i, line in enumerate(lines) if name in line) for name in (" lexicon ", "fourth")
+    )
+    assert ready < needing
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
+def test_configurations_are_read(path: Path) -> None:
+    assert load_config(path, []).waves()
