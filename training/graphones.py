@@ -119,7 +119,7 @@ def cut_entry(word: str, phones: tuple[str, ...], scores: Mapping[Graphone, floa
 
 
 def count_contexts(
-    cuts: Iterable[Cut], *, order: int, min_count: int = 1, sure_length: int = SURE_LENGTH
+    cuts: Iterable[Cut], *, order: int, min_count: int = MIN_COUNT, sure_length: int = SURE_LENGTH
 ) -> GraphoneModel:
     """The n-gram of the cuts.
 
