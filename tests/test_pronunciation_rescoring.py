@@ -54,6 +54,13 @@ def test_no_more_texts_are_scored_than_the_settings_say() -> None:
     assert {h.text for h in rescored_by_pronunciation(found(), phones_TP, Spoken(), settings)} == {*TEXTS[:2]}
 
 
+def test_hopeless_texts_are_not_pronounced() -> None:
+    phones_TP = random_log_probs(20, 8, seed=4)
+    far = Hypothesis("dodo dodo", Scores(-35.0))
+    texts = [h.text for h in rescored_by_pronunciation([*found(), far], phones_TP, Spoken(), SETTINGS)]
+    assert sorted(texts) == sorted(TEXTS)
+
+
 def test_without_a_weight_nothing_changes() -> None:
     phones_TP = random_log_probs(20, 8, seed=4)
     assert rescored_by_pronunciation(found(), phones_TP, Spoken(), DecodingSettings()) == found()

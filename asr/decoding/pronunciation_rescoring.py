@@ -17,6 +17,8 @@ from asr.decoding.posteriors import divided_by_prior
 from asr.decoding.pronunciation_scores import Pronouncing, pronunciation_logps
 from asr.decoding.result import Hypothesis
 
+HOPELESS = 30.0  # below beam search's best: such texts end in the beginning of a word, as a rule
+
 
 def rescored_by_pronunciation(
     hypotheses: Sequence[Hypothesis],
@@ -27,12 +29,15 @@ def rescored_by_pronunciation(
     """The best `pronunciation_nbest` hypotheses in the order of both, equal totals in alphabetical order.
 
     phones_TP: natural-log posteriors of phones, (T, P), blank first. `acoustic` and `pronunciation` are
-    weighted so that they add up to one. Hypotheses beyond those are left out: nothing compares them.
+    weighted so that they add up to one. Hypotheses beyond those, and hopeless ones, are left out: nothing
+    compares them.
     """
     weight = settings.pronunciation_weight
     if not weight or not len(phones_TP):
         return list(hypotheses)
-    kept = hypotheses[: settings.pronunciation_nbest or PRONUNCIATION_NBEST]
+    least = hypotheses[0].scores.total - HOPELESS
+    best = hypotheses[: settings.pronunciation_nbest or PRONUNCIATION_NBEST]
+    kept = [hypothesis for hypothesis in best if hypothesis.scores.total >= least]
     logps = pronunciation_logps(
         divided(phones_TP, settings), [hypothesis.text for hypothesis in kept], pronunciations
     )
