@@ -19,15 +19,17 @@ import resource
 import socket
 import struct
 import sys
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from asr.audio import AudioFile, count_channels, read_pieces
+from asr.audio import AudioFile, Samples, count_channels, read_pieces
 from asr.errors import AudioError
 from asr.raw_audio import RawAudio
 
 HEAD = struct.Struct("<I")
 ANSWER = struct.Struct("<cI")
 MAX_MEMORY = 3 * 1024**3  # bytes of address space; libraries take half a gigabyte of it
+MESSAGE = 1024 * 1024  # bytes, 16 s
 KEPT_MEMORY = 32 * 1024**2  # bytes that recordings may leave behind: asked for again, they cost time
 
 
@@ -85,8 +87,9 @@ def _serve(link: socket.socket, asked: dict[str, Any], content: BinaryIO) -> Non
             def on_claim(seconds: float) -> None:
                 _answer(link, b"C", json.dumps(seconds).encode())
 
-            for samples in read_pieces(file, max_duration_s=asked["max_duration_s"], on_claim=on_claim):
-                _answer(link, b"S", samples.tobytes())
+            pieces = read_pieces(file, max_duration_s=asked["max_duration_s"], on_claim=on_claim)
+            for samples in _gathered(pieces):
+                _answer(link, b"S", samples)
             _answer(link, b"E", b"0")
         except BrokenPipeError:
             sys.exit(0)
@@ -94,6 +97,18 @@ def _serve(link: socket.socket, asked: dict[str, Any], content: BinaryIO) -> Non
             _answer(link, b"X", json.dumps([type(error).__name__, str(error)]).encode())
         except Exception as error:
             _answer(link, b"X", json.dumps(["", repr(error)]).encode())
+
+
+def _gathered(pieces: Iterator[Samples]) -> Iterator[bytes]:
+    """In few messages: each wakes the other side up."""
+    found = bytearray()
+    for piece in pieces:
+        found += piece.tobytes()
+        if len(found) >= MESSAGE:
+            yield bytes(found)
+            found.clear()
+    if found:
+        yield bytes(found)
 
 
 def _answer(link: socket.socket, kind: bytes, content: bytes) -> None:

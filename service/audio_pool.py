@@ -24,7 +24,7 @@ from asr.audio_worker import ANSWER, HEAD, received
 from asr.errors import EmptyAudioError, UnreadableAudioError
 
 COMMAND = (sys.executable, "-m", "asr.audio_worker")
-PATIENCE_S = 60.0  # for the next half second of audio; decoding is a thousand times faster than speaking
+PATIENCE_S = 60.0  # for the next message; decoding is hundreds of times faster than speaking
 INLINE = 4 * 1024 * 1024  # bytes sent through the link where there is no file to pass
 _ROOT = Path(__file__).resolve().parents[1]
 _KEPT_VARIABLES = ("PATH", "PYTHONHOME", "VIRTUAL_ENV", "LANG", "LD_LIBRARY_PATH")
