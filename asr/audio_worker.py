@@ -37,7 +37,7 @@ def main(fd: int) -> None:
     _confine()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     gc.freeze()  # modules are not looked through again and again
-    usual = _resident()
+    usual = _resident() if trim is not None else 0
     with socket.socket(fileno=fd) as link:
         while (request := _request(link)) is not None:
             _serve(link, *request)
@@ -48,7 +48,7 @@ def main(fd: int) -> None:
 
 
 def _resident() -> int:
-    """Bytes of memory that the process holds."""
+    """Bytes of memory that the process holds; where there is glibc, there is Linux' /proc."""
     with open("/proc/self/statm", "rb") as statm:
         return int(statm.read().split()[1]) * resource.getpagesize()
 
