@@ -17,9 +17,6 @@ from asr.graphones import GraphoneModel
 
 CACHED = 65536  # words whose pronunciations are kept
 
-LEXICON_FILE = "lexicon.txt"
-G2P_FILE = "g2p.json"
-
 
 class Pronunciations:
     """Label sequences of words. Thread-safe; the same word always gives the same ones.

@@ -249,6 +249,12 @@ class Transcriber:
             hypotheses = self._search(posteriors, options, language, deadline)
         return NBest(tuple(hypotheses), timings_ms=stopwatch.timings_ms, language=language)
 
+    def pronounced(self, hypotheses: list[Hypothesis], posteriors: Posteriors) -> list[Hypothesis]:
+        """Beam search's list scored by phones, too, where the model hears them."""
+        if self.pronunciations is None or posteriors.phones is None:
+            return hypotheses
+        return rescored_by_pronunciation(hypotheses, posteriors.phones, self.pronunciations, self.settings)
+
     def rescore_batch(
         self, lists: Sequence[NBest], *, budget_s: float | None = None, deadline: float | None = None
     ) -> list[NBest]:
@@ -364,9 +370,7 @@ class Transcriber:
             hotword_weight=self._hotword_weight(options),
             deadline_s=_seconds_left(deadline),
         )
-        if self.pronunciations is None or posteriors.phones is None:
-            return hypotheses
-        return rescored_by_pronunciation(hypotheses, posteriors.phones, self.pronunciations, self.settings)
+        return self.pronounced(hypotheses, posteriors)
 
     def _compared(
         self, posteriors: Posteriors, found: NBest, options: DecodingOptions

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr.acoustic.phones import split_rows
+from asr.acoustic.phones import phone_log_probs, split_rows
 from asr.bundle import UNIGRAMS
 from asr.decoding.array_ngram import ArrayNgram
 from asr.decoding.native_beam import NativeBeamDecoder
@@ -93,7 +93,7 @@ def main() -> None:
         if name != "pyctcdecode":  # Python throughout, under the GIL
             rows[name]["two_threads"] = round(_two_threads(decode, test), 2)
         rows[name] |= {"alpha": tuned[name].alpha, "beta": tuned[name].beta}
-    pieces = [np.ascontiguousarray(rows_TC[:, : tokenizer.vocab_size]) for rows_TC in test.log_probs]
+    pieces = [_pieces(rows_TC, tokenizer.vocab_size) for rows_TC in test.log_probs]
     searcher = NativeBeamDecoder(tokenizer, lm, tuned["native"])
     hotwords = _hotwords(searcher, lm, replace(test, log_probs=pieces))
     report = {
@@ -119,7 +119,7 @@ def loaded(bundle: Path) -> tuple[Transcriber, ArrayNgram]:
 def listened(transcriber: Transcriber, utterances: Sequence[Utterance], folder: Path) -> LogProbs:
     """The pieces that the acoustic model hears in recordings, kept in a folder."""
     rows = listened_rows(transcriber, utterances, folder)
-    return [np.ascontiguousarray(rows_TC[:, : transcriber.tokenizer.vocab_size]) for rows_TC in rows]
+    return [_pieces(rows_TC, transcriber.tokenizer.vocab_size) for rows_TC in rows]
 
 
 def listened_rows(transcriber: Transcriber, utterances: Sequence[Utterance], folder: Path) -> LogProbs:
@@ -168,15 +168,19 @@ def _native(decoder: NativeBeamDecoder) -> Decode:
 def _of_pieces(make: Any, n_pieces: int, settings: DecodingSettings) -> Decode:
     """An engine that reads nothing but pieces."""
     decode: Decode = make(settings)
-    return lambda rows_TC: decode(np.ascontiguousarray(rows_TC[:, :n_pieces]))
+    return lambda rows_TC: decode(_pieces(rows_TC, n_pieces))
+
+
+def _pieces(rows_TC: np.ndarray, n_pieces: int) -> np.ndarray:
+    return np.ascontiguousarray(rows_TC[:, :n_pieces])
 
 
 def _pronounced(
     decoder: NativeBeamDecoder, pronunciations: Pronunciations, settings: DecodingSettings, n_pieces: int
 ) -> Decode:
     def decode(rows_TC: np.ndarray) -> list[str]:
-        pieces_TV, phones_TP = split_rows(rows_TC, n_pieces)
-        found = decoder.decode(np.ascontiguousarray(pieces_TV))
+        found = decoder.decode(_pieces(rows_TC, n_pieces))
+        phones_TP = phone_log_probs(rows_TC, n_pieces)
         rescored = rescored_by_pronunciation(found, phones_TP, pronunciations, settings)
         return [h.text for h in rescored]
 

@@ -21,7 +21,6 @@ import torch
 from asr.decoding.array_ngram import ArrayNgram
 from asr.decoding.native_beam import NativeBeamDecoder
 from asr.decoding.posted_text import Fit, fit_of, mixed_in
-from asr.decoding.pronunciation_rescoring import rescored_by_pronunciation
 from asr.recording import Posteriors
 from asr.scoring import word_error_rate
 from asr.transcriber import Transcriber
@@ -87,15 +86,6 @@ def _hear(transcriber: Transcriber, utterance: Utterance) -> Heard:
     return Heard(utterance.text, found, found.duration_s)
 
 
-def _text(transcriber: Transcriber, decoder: NativeBeamDecoder, posteriors: Posteriors) -> str:
-    """What `beam_lm` writes, pronunciations considered."""
-    found = decoder.decode(posteriors.log_probs)
-    if posteriors.phones is None or transcriber.pronunciations is None:
-        return found[0].text
-    settings = transcriber.settings
-    return rescored_by_pronunciation(found, posteriors.phones, transcriber.pronunciations, settings)[0].text
-
-
 def _measured(transcriber: Transcriber, recordings: Sequence[Heard], weight: float) -> dict[str, Any]:
     """weight 0: without a text."""
     lm = transcriber.lm
@@ -114,7 +104,10 @@ def _measured(transcriber: Transcriber, recordings: Sequence[Heard], weight: flo
         decoder = NativeBeamDecoder(transcriber.tokenizer, mixed, transcriber.settings) if weight else plain
         found.made_s.append(time.perf_counter() - started if weight else 0.0)
         started = time.thread_time()
-        found.texts += [_text(transcriber, decoder, one.posteriors) for one in own]
+        found.texts += [
+            transcriber.pronounced(decoder.decode(one.posteriors.log_probs), one.posteriors)[0].text
+            for one in own
+        ]
         found.search_s += time.thread_time() - started
         references += [one.reference for one in own]
         found.fit = found.fit.plus(fit_of(mixed, [one.reference for one in own]))

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from asr.acoustic.kinds import build
 from asr.acoustic.phones import phone_log_probs
 from asr.acoustic.residual_gru import ResidualGruSettings
+from asr.bundle import G2P, LEXICON
 from asr.features import FeatureSettings
-from asr.pronunciation import G2P_FILE, LEXICON_FILE, Pronunciations
+from asr.pronunciation import Pronunciations
 from asr.tokenizer import Tokenizer
 from tests.speech_of_tones import write_corpus
 from training.config import LossConfig, OptimConfig, TrainConfig, load_config
@@ -63,8 +64,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     g2p = train_graphones(3 * [(word, _sounds(word)) for word in words])
     (folder / "lexicon").mkdir()
     lines = [f"{word}\t{' '.join(_sounds(word))}\n" for word in words if word != "dog"]
-    (folder / "lexicon" / LEXICON_FILE).write_text("".join(lines))
-    (folder / "lexicon" / G2P_FILE).write_text(g2p.to_json())
+    (folder / "lexicon" / LEXICON).write_text("".join(lines))
+    (folder / "lexicon" / G2P).write_text(g2p.to_json())
     (folder / "run.toml").write_text(
         f"""
 [data]
@@ -170,7 +171,7 @@ def test_wordless_recordings_alone_have_a_loss() -> None:
 def test_phones_travel_beside_the_pieces(workplace: Path) -> None:
     config = _config(workplace)
     lexicon = workplace / "lexicon"
-    pronunciations = Pronunciations.load(lexicon / LEXICON_FILE, lexicon / G2P_FILE)
+    pronunciations = Pronunciations.load(lexicon / LEXICON, lexicon / G2P)
     tokenizer = Tokenizer.load(workplace / "tokenizer.model")
     corpus = Corpus(workplace / "data", tokenizer, config, pronunciations)
     batch = fetch(corpus, np.arange(len(corpus)), [(0, 0, i) for i in range(len(corpus))], config, CPU)
@@ -190,7 +191,7 @@ def test_it_learns_and_a_resumed_run_is_the_unbroken_one(workplace: Path, tmp_pa
     rows = [json.loads(line) for line in (tmp_path / "unbroken" / "log.jsonl").read_text().splitlines()]
     phones = [row["phone_ctc"] + row["phone_log_z"] for row in rows if "phone_ctc" in row]
     assert np.mean(phones[-4:]) < 0.8 * np.mean(phones[:4])
-    for name in (LEXICON_FILE, G2P_FILE):
+    for name in (LEXICON, G2P):
         assert (tmp_path / "unbroken" / name).read_bytes() == (workplace / "lexicon" / name).read_bytes()
     section = json.loads((tmp_path / "unbroken" / "train.json").read_text())["acoustic"]
     assert section["phones"] == 2 * len({p for text in TEXTS for w in text.split() for p in _sounds(w)}) + 1
@@ -207,7 +208,7 @@ def test_first_weights_may_lack_the_phone_layer_and_nothing_else(
 ) -> None:
     plain = ("data.lexicon=''", "loss.phone_ctc=0.0", "loss.crf=0.0", "optim.epochs=1")
     train(_config(workplace, *plain), tmp_path / "plain")
-    assert not (tmp_path / "plain" / LEXICON_FILE).exists()
+    assert not (tmp_path / "plain" / LEXICON).exists()
     first = tmp_path / "plain" / "model.safetensors"
     tiny_steps = ("optim.epochs=1", "optim.lr=1e-9", "optim.weight_decay=0.0")
     train(_config(workplace, *tiny_steps), tmp_path / "phones", init=first)

@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from asr.bundle import G2P, LEXICON
 from asr.graphones import GraphoneModel
-from asr.pronunciation import G2P_FILE, LEXICON_FILE
 from asr.text import normalise
 from training.graphones import ORDER, Entry, accuracy, align, count_contexts
 from training.manifest import read_manifest
@@ -46,8 +46,8 @@ def main(args: argparse.Namespace) -> None:
     g2p, measured = train_g2p(dictionary, order=args.order)
     lexicon, sources = spoken_words(words, dictionary, g2p)
     lines = ("\t".join([word, *map(" ".join, spoken)]) for word, spoken in sorted(lexicon.items()))
-    write_text(args.out / LEXICON_FILE, "".join(line + "\n" for line in lines))
-    write_text(args.out / G2P_FILE, g2p.to_json())
+    write_text(args.out / LEXICON, "".join(line + "\n" for line in lines))
+    write_text(args.out / G2P, g2p.to_json())
     report = {"dictionary_words": len(dictionary), "words": sources, "g2p": measured}
     write_json(args.out / "lexicon.json", report)
     print(

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from asr.pronunciation import G2P_FILE, LEXICON_FILE
+from asr.bundle import G2P, LEXICON
 from asr.tokenizer import Tokenizer
 from training.config import TrainConfig
 from training.toml_writer import to_toml
@@ -22,7 +22,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             write_text(path / "config.toml", to_toml(asdict(config)))
             (path / "tokenizer.model").write_bytes(tokenizer.model_proto)
-            for name in (LEXICON_FILE, G2P_FILE) if config.data.lexicon else ():
+            for name in (LEXICON, G2P) if config.data.lexicon else ():
                 (path / name).write_bytes((Path(config.data.lexicon) / name).read_bytes())
 
     def rewind(self, step: int) -> None:

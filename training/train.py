@@ -23,9 +23,10 @@ from rich.progress import Progress as ProgressBar
 from safetensors.torch import load_file
 
 from asr.acoustic.kinds import build, kind_of, to_section
+from asr.bundle import G2P, LEXICON
 from asr.decoding.beam import BeamDecoder
 from asr.features import to_section as features_section
-from asr.pronunciation import G2P_FILE, LEXICON_FILE, Pronunciations
+from asr.pronunciation import Pronunciations
 from asr.tokenizer import Tokenizer
 from training.board import Board
 from training.checkpoint import CHECKPOINT, Checkpoint, CheckpointError, save_checkpoint
@@ -140,7 +141,7 @@ def _pronunciations(config: TrainConfig) -> Pronunciations | None:
     if not config.data.lexicon:
         return None
     folder = Path(config.data.lexicon)
-    return Pronunciations.load(folder / LEXICON_FILE, folder / G2P_FILE)
+    return Pronunciations.load(folder / LEXICON, folder / G2P)
 
 
 def _start(

@@ -6,11 +6,13 @@ people speak faster than one phone a row. Each part is normalised by itself.
 Shapes: B utterances, T frames, V pieces, P phones; blanks included.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+Rows = TypeVar("Rows", NDArray[np.floating[Any]], torch.Tensor)
 
 PHONE_FRAMES = 2  # of phones to a frame of pieces
 
@@ -20,17 +22,15 @@ def with_phones(pieces_BTV: torch.Tensor, phones_BTP: torch.Tensor) -> torch.Ten
     return torch.cat([pieces_BTV, phones_BTP.reshape(*pieces_BTV.shape[:2], -1)], dim=-1)
 
 
-def phone_log_probs(rows_BTC: torch.Tensor, vocab_size: int) -> torch.Tensor:
-    """The phones' part of rows (B, T, V + 2P): (B, 2T, P)."""
-    n_batch, n_frames, n_columns = rows_BTC.shape
+def phone_log_probs(rows: Rows, vocab_size: int) -> Rows:
+    """The phones' part of rows (..., T, V + 2P): (..., 2T, P)."""
+    *before, n_frames, n_columns = rows.shape
     n_phones = (n_columns - vocab_size) // PHONE_FRAMES
-    return rows_BTC[..., vocab_size:].reshape(n_batch, n_frames * PHONE_FRAMES, n_phones)
+    return rows[..., vocab_size:].reshape(*before, n_frames * PHONE_FRAMES, n_phones)
 
 
 def split_rows(
     rows_TC: NDArray[np.floating[Any]], vocab_size: int
 ) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
     """One recording's rows (T, V + 2P) as pieces (T, V) and phones (2T, P)."""
-    n_frames, n_columns = rows_TC.shape
-    n_phones = (n_columns - vocab_size) // PHONE_FRAMES
-    return rows_TC[:, :vocab_size], rows_TC[:, vocab_size:].reshape(n_frames * PHONE_FRAMES, n_phones)
+    return rows_TC[:, :vocab_size], phone_log_probs(rows_TC, vocab_size)
