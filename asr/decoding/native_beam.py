@@ -35,7 +35,7 @@ from asr.decoding.prefix_state import (
     new_history,
     new_workspace,
 )
-from asr.decoding.result import Hypothesis, Scores
+from asr.decoding.result import LENGTH, Hypothesis, best_of
 from asr.decoding.word_trie import build_trie, letter_codes
 from asr.errors import DecodingTimeoutError
 from asr.tokenizer import WORD_MARK, Tokenizer
@@ -164,14 +164,9 @@ class NativeBeamDecoder:
         texts = self._spelled(beam_texts, history)
         if len(set(texts)) < len(texts):  # one of two ends in a separator
             texts, parts = _added_up(texts, parts)
-        acoustic, ngram, hotwords, n_words = parts.T
-        length = self._settings.beta * n_words
-        order = np.lexsort((texts, -(acoustic + ngram + hotwords + length)))[:limit]
-        columns = (column[order].tolist() for column in (acoustic, ngram, hotwords, length))
-        return [
-            Hypothesis(texts[i], Scores(a, n, h, length=l))
-            for i, a, n, h, l in zip(order.tolist(), *columns, strict=True)
-        ]
+        parts_N6 = np.zeros((len(texts), 6))
+        parts_N6[:, :3], parts_N6[:, LENGTH] = parts[:, :3], self._settings.beta * parts[:, 3]
+        return best_of(texts, parts_N6, limit)
 
     def _spelled(self, texts: NDArray[Any], history: History) -> list[str]:
         n_tokens = texts["n_tokens"]
@@ -222,9 +217,7 @@ def _as_code_points(pieces: Sequence[str]) -> Spelling:
     )
 
 
-def _added_up(
-    texts: Sequence[str], parts: NDArray[np.float64]
-) -> tuple[list[str], NDArray[np.float64]]:
+def _added_up(texts: Sequence[str], parts: NDArray[np.float64]) -> tuple[list[str], NDArray[np.float64]]:
     """Each text once, the paths of all that spell it added up."""
     rows: dict[str, NDArray[np.float64]] = {}
     for text, row in zip(texts, parts, strict=True):

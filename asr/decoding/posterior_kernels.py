@@ -76,7 +76,7 @@ def has_best(frame_V: NDArray[np.float64]) -> bool:
 
 @inner_kernel
 def thin_out(frame_V: NDArray[np.float64], min_logp: float, best: NDArray[np.int64]) -> None:
-    """Sets all but the K best labels that reach `min_logp` to -inf, but for the best; lower id first on ties."""
+    """Sets labels to -inf: all but the best, and the K best that reach `min_logp`, lower id first on ties."""
     top, n = 0, 0
     for v in range(len(frame_V)):
         if frame_V[v] > frame_V[top]:

@@ -56,9 +56,7 @@ def search_candidates(
     if settings.prior_weight and settings.label_prior:
         prior_V = _weighted(np.array(settings.label_prior), settings.prior_weight, vocab_size)
     kept_TV = np.empty(log_probs_TV.shape)
-    if not _keep_best(
-        log_probs_TV, prior_V, settings.token_min_logp, settings.max_tokens_per_frame, kept_TV
-    ):
+    if not _keep_best(log_probs_TV, prior_V, settings.token_min_logp, settings.max_tokens_per_frame, kept_TV):
         raise ValueError(_NO_BEST)
     return kept_TV
 
