@@ -64,7 +64,7 @@ def best_of(
     texts: Sequence[str], parts_N6: NDArray[np.float64], limit: int | None = None
 ) -> list[Hypothesis]:
     """Hypotheses best first, equal totals in alphabetical order; no more than `limit` of them are made."""
-    order = np.lexsort((texts, -totals_of(parts_N6)))[:limit]
+    order = np.lexsort((np.array(texts), -totals_of(parts_N6)))[:limit]
     return [
         Hypothesis(texts[i], Scores(*parts))
         for i, parts in zip(order.tolist(), parts_N6[order].tolist(), strict=True)
