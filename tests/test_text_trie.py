@@ -1,13 +1,14 @@
 """Texts as a trie of words."""
 
 import hypothesis.strategies as st
-from hypothesis import given
+from hypothesis import given, settings
 
 from asr.decoding.text_trie import text_trie
 
 TEXTS = st.lists(st.lists(st.sampled_from("abc"), max_size=5).map(" ".join), max_size=12)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(TEXTS)
 def test_every_text_is_the_words_down_to_its_last(texts: list[str]) -> None:
     trie = text_trie(texts)
