@@ -29,7 +29,14 @@ from asr.decoding.array_ngram import ArrayNgram, WordNgram, load_ngram
 from asr.decoding.greedy import greedy
 from asr.decoding.languages import Language, Languages
 from asr.decoding.mixed_ngram import AnyNgram, MixedNgram
-from asr.decoding.options import DECODERS, DEFAULT_LM, DecodingOptions, Engine
+from asr.decoding.options import (
+    DECODERS,
+    DEFAULT_LM,
+    MAX_NBEST,
+    PRONUNCIATION_NBEST,
+    DecodingOptions,
+    Engine,
+)
 from asr.decoding.posted_text import TextReceipt, fit_of
 from asr.decoding.pronunciation_rescoring import rescored_by_pronunciation
 from asr.decoding.receipts import HotwordReceipt, judged, unused, with_effect
@@ -249,11 +256,15 @@ class Transcriber:
             hypotheses = self._search(posteriors, options, language, deadline)
         return NBest(tuple(hypotheses), timings_ms=stopwatch.timings_ms, language=language)
 
-    def pronounced(self, hypotheses: list[Hypothesis], posteriors: Posteriors) -> list[Hypothesis]:
-        """Beam search's list scored by phones, too, where the model hears them."""
+    def pronounced(
+        self, hypotheses: list[Hypothesis], posteriors: Posteriors, limit: int | None = None
+    ) -> list[Hypothesis]:
+        """Beam search's list scored by phones, too, where the model hears them; its best, up to `limit`."""
         if self.pronunciations is None or posteriors.phones is None:
-            return hypotheses
-        return rescored_by_pronunciation(hypotheses, posteriors.phones, self.pronunciations, self.settings)
+            return hypotheses[:limit]
+        return rescored_by_pronunciation(
+            hypotheses, posteriors.phones, self.pronunciations, self.settings, limit
+        )
 
     def rescore_batch(
         self, lists: Sequence[NBest], *, budget_s: float | None = None, deadline: float | None = None
@@ -369,8 +380,21 @@ class Transcriber:
             hotwords=self._accepted(options),
             hotword_weight=self._hotword_weight(options),
             deadline_s=_seconds_left(deadline),
+            limit=self._n_searched(options),
         )
-        return self.pronounced(hypotheses, posteriors)
+        return self.pronounced(hypotheses, posteriors, self._n_listed(options))
+
+    def _n_listed(self, options: DecodingOptions) -> int:
+        """Hypotheses that the steps after the search have a use for."""
+        rivals = MAX_NBEST if options.word_timestamps else 1
+        rescored = self.settings.rescore_nbest if options.decoder == "beam_lm_rescore" else 1
+        return max(options.nbest, rivals, rescored)
+
+    def _n_searched(self, options: DecodingOptions) -> int:
+        """Those and what phones choose from."""
+        if self.pronunciations is None:
+            return self._n_listed(options)
+        return max(self._n_listed(options), self.settings.pronunciation_nbest or PRONUNCIATION_NBEST)
 
     def _compared(
         self, posteriors: Posteriors, found: NBest, options: DecodingOptions

@@ -299,6 +299,24 @@ def test_where_the_clock_is_looked_at_changes_nothing(
         assert decoder.decode(log_probs) == expected
 
 
+@pytest.mark.parametrize("separator", [False, True])
+def test_a_limit_keeps_the_best_of_the_list(lm: ArrayNgram, separator: bool) -> None:
+    tokenizer = ScriptedTokenizer("_", "a", "b") if separator else FRUIT
+    decoder = NativeBeamDecoder(tokenizer, None if separator else lm, SETTINGS)
+    log_probs = random_log_probs(6, 12, tokenizer.vocab_size, 1.0)
+    every = decoder.decode(log_probs)
+    assert len(every) > 3
+    for limit in (1, 3, len(every), len(every) + 1):
+        assert decoder.decode(log_probs, limit=limit) == every[:limit]
+
+
+def test_equal_totals_are_alphabetical_under_a_limit_too() -> None:
+    tokenizer = ScriptedTokenizer("_c", "_b", "_a")
+    decoder = NativeBeamDecoder(tokenizer, None, replace(UNPRUNED, beta=0.0))
+    found = decoder.decode(np.log([[0.1, 0.3, 0.3, 0.3]]), limit=2)
+    assert [h.text for h in found] == ["a", "b"]
+
+
 def test_the_deadline_stops_the_search() -> None:
     flat = random_log_probs(0, 50_000, FRUIT.vocab_size, 0.01)
     decoder = NativeBeamDecoder(FRUIT, None, SETTINGS)

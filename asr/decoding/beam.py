@@ -25,6 +25,7 @@ class BeamDecoder(Protocol):
         hotwords: Sequence[str] = (),
         hotword_weight: float | None = None,
         deadline_s: float | None = None,
+        limit: int | None = None,
     ) -> list[Hypothesis]:
         """Hypotheses of natural-log posteriors (T, V), best first, never empty: the engines say more.
 

@@ -6,6 +6,7 @@ acoustic + alpha x n-gram + unknown_word_logp x unknown words + beta x words + h
 
 import functools
 import math
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -25,22 +26,23 @@ from asr.decoding.options import DecodingSettings
 from asr.decoding.pieces import check_pieces
 from asr.decoding.posteriors import search_candidates
 from asr.decoding.prefix_state import (
-    Beam,
     History,
     Pieces,
     Search,
+    Spelling,
     Weights,
-    longer_history,
     new_beam,
+    new_history,
     new_workspace,
 )
-from asr.decoding.result import Hypothesis, Scores
+from asr.decoding.result import LENGTH, Hypothesis, best_of
 from asr.decoding.word_trie import build_trie, letter_codes
 from asr.errors import DecodingTimeoutError
 from asr.tokenizer import WORD_MARK, Tokenizer
 
 _LN_10 = math.log(10.0)
-_FRAMES_AT_ONCE = 64  # between two looks at the clock
+_FRAMES_AT_ONCE = 128  # between two looks at the clock
+_UTF_32 = f"utf-32-{sys.byteorder[0]}e"
 
 
 class NativeBeamDecoder:
@@ -93,7 +95,9 @@ class NativeBeamDecoder:
         self._context_size = CONTEXT_SIZE * (1 + mixed)
         # The same list comes again with a caller's next recording.
         self._automaton = functools.lru_cache(maxsize=8)(self._build_automaton)
-        self._n_last = 2 + max(map(len, self._pieces_text))
+        self._longest_piece = max(map(len, self._pieces_text))
+        self._n_last = 2 + self._longest_piece
+        self._spelling = _as_code_points(self._pieces_text)
         self.decode(np.zeros((1, self._vocab_size)))  # compiles
 
     def decode(
@@ -103,12 +107,14 @@ class NativeBeamDecoder:
         hotwords: Sequence[str] = (),
         hotword_weight: float | None = None,
         deadline_s: float | None = None,
+        limit: int | None = None,
     ) -> list[Hypothesis]:
         """Up to `beam_width` different texts, best first, equal totals in alphabetical order; never empty.
 
         `log_probs_TV`: natural-log posteriors (T, V), T may be 0. `hotwords`: words and phrases, normalised
         like transcripts; those that the pieces cannot spell have no effect. `hotword_weight` None is the
-        settings'. `deadline_s`: seconds that this call may take, looked at every 64 frames. `acoustic` sums
+        settings'. `deadline_s`: seconds that this call may take, looked at every 128 frames. `limit`: texts
+        answered, the best of all; None: no limit. `acoustic` sums
         the text's paths that the search kept. Raises DecodingTimeoutError, and ValueError on a wrong shape or
         NaN.
         """
@@ -119,53 +125,55 @@ class NativeBeamDecoder:
         if weight > 0 and (phrases := self._spellable(hotwords)):
             weights = self._weights._replace(hotword=weight, has_hotwords=1)
             search = search._replace(hotwords=self._automaton(tuple(phrases)), weights=weights)
-        return self._decode(search, np.ascontiguousarray(kept_TV), started_s, deadline_s)
+        return self._decode(search, kept_TV, started_s, deadline_s, limit)
 
     def _decode(
-        self, search: Search, kept_TV: NDArray[np.float64], started_s: float, deadline_s: float | None
+        self,
+        search: Search,
+        kept_TV: NDArray[np.float64],
+        started_s: float,
+        deadline_s: float | None,
+        limit: int | None,
     ) -> list[Hypothesis]:
-        # An infinite beam is asked for in tests: no more texts than paths can come about.
-        width = search.weights.width
+        width, n_frames = search.weights.width, len(kept_TV)
         beam, spare = (new_beam(width, self._n_last, self._context_size) for _ in range(2))
         work = new_workspace(width, self._n_last, self._vocab_size, self._settings.max_tokens_per_frame)
-        prefix_search.prepare(search, beam, work)
+        history = new_history(1 + n_frames * width)
         n_texts, n_nodes = 1, 1
-        history = longer_history(None, 1)
-        for first in range(0, len(kept_TV), _FRAMES_AT_ONCE):
+        parts = np.empty((0, 4))
+        for first in range(0, max(n_frames, 1), _FRAMES_AT_ONCE):
             if deadline_s is not None and time.monotonic() - started_s >= deadline_s:
                 raise DecodingTimeoutError(f"beam search passed its {deadline_s:g} s")
             frames_TV = kept_TV[first : first + _FRAMES_AT_ONCE]
-            if n_nodes + len(frames_TV) * width > len(history.parent):
-                history = longer_history(history, 2 * (n_nodes + len(frames_TV) * width))
+            if first + len(frames_TV) == n_frames:
+                parts = np.empty((width, 4))
             n_texts, n_nodes, swapped = prefix_search.search_frames(
-                search, beam, spare, n_texts, work, history, n_nodes, first, frames_TV
+                search, beam, spare, n_texts, work, history, n_nodes, first, frames_TV, parts
             )
             if swapped:
                 beam, spare = spare, beam
-        return self._hypotheses(search, beam, n_texts, history)
+        return self._hypotheses(beam.texts[:n_texts], parts[:n_texts], history, limit)
 
-    def _hypotheses(self, search: Search, beam: Beam, n_texts: int, history: History) -> list[Hypothesis]:
-        parts = np.zeros((n_texts, 4))
-        prefix_search.finish(search, beam, n_texts, parts)
-        found: dict[str, Scores] = {}
-        spelled = np.empty(int(beam.texts["n_tokens"][:n_texts].max()), np.int64)
-        for node, (acoustic, ngram, hotwords, n_words) in zip(
-            beam.texts["node"][:n_texts].tolist(), parts.tolist(), strict=True
-        ):
-            n_tokens = prefix_search.spell_out(history, node, spelled)
-            text = self._text(spelled[len(spelled) - n_tokens :].tolist())
-            if text in found:  # one of the two ends in a separator
-                acoustic = float(np.logaddexp(found[text].acoustic, acoustic))
-            found[text] = Scores(acoustic, ngram, hotwords, length=self._settings.beta * n_words)
-        return sorted(
-            (Hypothesis(text, scores) for text, scores in found.items()),
-            key=lambda h: (-h.scores.total, h.text),
-        )
+    def _hypotheses(
+        self,
+        beam_texts: NDArray[Any],
+        parts: NDArray[np.float64],
+        history: History,
+        limit: int | None,
+    ) -> list[Hypothesis]:
+        texts = self._spelled(beam_texts, history)
+        if len(set(texts)) < len(texts):  # one of two ends in a separator
+            texts, parts = _added_up(texts, parts)
+        parts_N6 = np.zeros((len(texts), 6))
+        parts_N6[:, :3], parts_N6[:, LENGTH] = parts[:, :3], self._settings.beta * parts[:, 3]
+        return best_of(texts, parts_N6, limit)
 
-    def _text(self, tokens: Sequence[int]) -> str:
-        pieces = self._pieces_text
-        text = "".join([pieces[token] for token in tokens])
-        return " ".join(text.split()) if self._tokenizer.separator_id is not None else text.lstrip()
+    def _spelled(self, texts: NDArray[Any], history: History) -> list[str]:
+        n_tokens = texts["n_tokens"]
+        tokens = np.empty(int(n_tokens.max()), np.int64)
+        written = np.empty(int(n_tokens.sum()) * self._longest_piece + len(texts), np.uint32)
+        size = prefix_search.spell_texts(history, texts, self._spelling, tokens, written)
+        return written[:size].tobytes().decode(_UTF_32).split("\n")[:-1]
 
     def _spellable(self, hotwords: Sequence[str]) -> list[str]:
         phrases = sorted({" ".join(phrase_of(term)) for term in hotwords if term.split()})
@@ -200,6 +208,23 @@ def _pieces_as_letters(tokenizer: Tokenizer, pieces: Sequence[str], codes: dict[
         term=np.array(terms, np.uint64),
         trie=np.zeros(len(pieces), np.int32),
     )
+
+
+def _as_code_points(pieces: Sequence[str]) -> Spelling:
+    return Spelling(
+        points=np.array([ord(character) for piece in pieces for character in piece], np.uint32),
+        first=np.cumsum([0, *map(len, pieces)], dtype=np.int32),
+    )
+
+
+def _added_up(texts: Sequence[str], parts: NDArray[np.float64]) -> tuple[list[str], NDArray[np.float64]]:
+    """Each text once, the paths of all that spell it added up."""
+    rows: dict[str, NDArray[np.float64]] = {}
+    for text, row in zip(texts, parts, strict=True):
+        if text in rows:
+            row[0] = np.logaddexp(rows[text][0], row[0])
+        rows[text] = row
+    return list(rows), np.array(list(rows.values()))
 
 
 @functools.cache

@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from asr.decoding import hotword_trie, mixture_kernels, ngram_kernels
 from asr.decoding.hotword_trie import DEAD, START
 from asr.decoding.jit import inner_kernel, kernel, step_kernel
-from asr.decoding.prefix_state import STAYS, Beam, History, Pieces, Search, Workspace
+from asr.decoding.prefix_state import STAYS, Beam, History, Pieces, Search, Spelling, Workspace
 from asr.decoding.word_trie import OUTSIDE, ROOT, SPACE, WordTrie, walk
 
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no letter is forgotten
 _NEVER = -np.inf
+_SPACE, _LINE_FEED = np.uint32(ord(" ")), np.uint32(ord("\n"))
 
 
 @inner_kernel
@@ -439,6 +440,20 @@ def only_blank(beam: Beam, n_texts: int, logp: float) -> None:
 
 
 @kernel
+def finish(search: Search, beam: Beam, n_texts: int, parts: NDArray[np.float64]) -> None:
+    """Ends the last word and the text. parts: (W, 4) acoustics, n-gram, hotwords, words of each text."""
+    for i in range(n_texts):
+        end_word(search, beam, i)
+        text = beam.texts[i]
+        parts[i, 0], parts[i, 1] = text.total, text.end_finished
+        parts[i, 2], parts[i, 3] = text.end_earned, text.words
+        if search.weights.has_ngram:
+            end = search.ngram.end
+            logp = advance(search, beam.end_contexts[i], end, beam.contexts[i])
+            parts[i, 1] += search.weights.alpha * logp
+
+
+@kernel
 def search_frames(
     search: Search,
     beam: Beam,
@@ -449,11 +464,15 @@ def search_frames(
     n_nodes: int,
     first_frame: int,
     frames_TV: NDArray[np.float64],
+    parts: NDArray[np.float64],
 ) -> tuple[int, int, bool]:
-    """Frames one by one; labels that are not tried are -inf.
+    """Frames one by one; labels that are not tried are -inf. Prepares before frame 0.
 
-    Returns the number of texts, that of history entries, and whether `spare` now is the beam.
+    parts: as `finish` fills it, for the last frames; empty: more will come. Returns the number of texts, that
+    of history entries, and whether `spare` now is the beam.
     """
+    if first_frame == 0:
+        prepare(search, beam, work)
     swapped = False
     for t in range(len(frames_TV)):
         n_tokens = labels_tried(search.pieces, frames_TV[t], work.tokens)
@@ -466,29 +485,39 @@ def search_frames(
             n_nodes = settle(search, beam, spare, j, work, history, n_nodes)
         beam, spare = spare, beam
         swapped = not swapped
+    if len(parts):
+        finish(search, beam, n_texts, parts)
     return n_texts, n_nodes, swapped
 
 
 @kernel
-def spell_out(history: History, node: int, tokens: NDArray[np.int64]) -> int:
-    """Writes the tokens of a text to the end of an array. Returns how many."""
+def spell_texts(
+    history: History,
+    texts: NDArray[Any],
+    spelling: Spelling,
+    tokens: NDArray[np.int64],
+    written: NDArray[np.uint32],
+) -> int:
+    """Writes the texts, a line feed behind each. Returns how many code points that are.
+
+    tokens: room for those of the longest. Words have one space between them, texts none at their ends.
+    """
     n = 0
-    while node > 0:
+    for i in range(len(texts)):
+        node, n_tokens = texts[i].node, texts[i].n_tokens
+        for k in range(n_tokens):
+            tokens[n_tokens - 1 - k] = history.token[node]
+            node = history.parent[node]
+        begin = n
+        for k in range(n_tokens):
+            for place in range(spelling.first[tokens[k]], spelling.first[tokens[k] + 1]):
+                point = spelling.points[place]
+                if point == _SPACE and (n == begin or written[n - 1] == _SPACE):
+                    continue
+                written[n] = point
+                n += 1
+        if n > begin and written[n - 1] == _SPACE:
+            n -= 1
+        written[n] = _LINE_FEED
         n += 1
-        tokens[len(tokens) - n] = history.token[node]
-        node = history.parent[node]
     return n
-
-
-@kernel
-def finish(search: Search, beam: Beam, n_texts: int, parts: NDArray[np.float64]) -> None:
-    """Ends the last word and the text. parts: (W, 4) acoustics, n-gram, hotwords, words of each text."""
-    for i in range(n_texts):
-        end_word(search, beam, i)
-        text = beam.texts[i]
-        parts[i, 0], parts[i, 1] = text.total, text.end_finished
-        parts[i, 2], parts[i, 3] = text.end_earned, text.words
-        if search.weights.has_ngram:
-            end = search.ngram.end
-            logp = advance(search, beam.end_contexts[i], end, beam.contexts[i])
-            parts[i, 1] += search.weights.alpha * logp

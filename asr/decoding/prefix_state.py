@@ -82,6 +82,13 @@ class Pieces(NamedTuple):
     trie: NDArray[np.int32]  # (V,) node of the vocabulary that the piece leads to from a word's start
 
 
+class Spelling(NamedTuple):
+    """The tokenizer's pieces as Unicode code points, word marks as spaces. S: points of all pieces."""
+
+    points: NDArray[np.uint32]  # (S,)
+    first: NDArray[np.int32]  # (V + 1,) where each piece's begin
+
+
 class Weights(NamedTuple):
     """Natural logarithms."""
 
@@ -147,8 +154,8 @@ def new_beam(width: int, n_last: int, context_size: int = CONTEXT_SIZE) -> Beam:
         np.zeros(width, TEXT),
         np.full((width, context_size), -1, np.int64),
         np.full((width, context_size), -1, np.int64),
-        np.zeros((width, n_last), np.int64),
-        np.zeros((width, n_last)),
+        np.empty((width, n_last), np.int64),
+        np.empty((width, n_last)),
     )
     beam.texts[0]["hash"] = 1
     beam.texts[0]["trie"] = ROOT
@@ -161,24 +168,17 @@ def new_workspace(width: int, n_last: int, n_outputs: int, max_tokens: int) -> W
     size = width * (min(max_tokens, n_outputs) + 1)
     n_slots = 1 << (4 * size - 1).bit_length()
     return Workspace(
-        np.zeros(size, CANDIDATE),
-        np.zeros((size, n_last), np.int64),
-        np.zeros((size, n_last)),
-        np.zeros(n_slots, np.int64),
+        np.empty(size, CANDIDATE),
+        np.empty((size, n_last), np.int64),
+        np.empty((size, n_last)),
+        np.empty(n_slots, np.int64),
         np.full(n_slots, -1, np.int64),
-        np.zeros(n_outputs, np.int64),
-        np.zeros(width, np.int64),
+        np.empty(n_outputs, np.int64),
+        np.empty(width, np.int64),
         np.full(n_outputs, START, np.int64),
         np.zeros(n_outputs),
     )
 
 
-def longer_history(history: History | None, size: int) -> History:
-    """A history with room for `size` entries that begins as the given one does."""
-    columns = []
-    for k in range(2):
-        column = np.full(size, -1, np.int32)
-        if history is not None:
-            column[: len(history[k])] = history[k]
-        columns.append(column)
-    return History(*columns)
+def new_history(size: int) -> History:
+    return History(np.empty(size, np.int32), np.empty(size, np.int32))

@@ -6,7 +6,6 @@ So the best texts are scored by both, `pronunciation_weight` being the phones' s
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from asr.decoding.options import PRONUNCIATION_NBEST, DecodingSettings
 from asr.decoding.posteriors import divided_by_prior
 from asr.decoding.pronunciation_scores import Pronouncing, pronunciation_logps
-from asr.decoding.result import Hypothesis
+from asr.decoding.result import ACOUSTIC, PRONUNCIATION, Hypothesis, best_of, parts_of, totals_of
 
 HOPELESS = 30.0  # below beam search's best: such texts end in the beginning of a word, as a rule
 
@@ -25,29 +24,27 @@ def rescored_by_pronunciation(
     phones_TP: NDArray[np.floating[Any]],
     pronunciations: Pronouncing,
     settings: DecodingSettings,
+    limit: int | None = None,
 ) -> list[Hypothesis]:
     """The best `pronunciation_nbest` hypotheses in the order of both, equal totals in alphabetical order.
 
-    phones_TP: natural-log posteriors of phones, (T, P), blank first. `acoustic` and `pronunciation` are
-    weighted so that they add up to one. Hypotheses beyond those, and hopeless ones, are left out: nothing
-    compares them.
+    limit: no more than so many of them are answered. phones_TP: natural-log posteriors of phones, (T, P),
+    blank first. `acoustic` and `pronunciation` are weighted so that they add up to one. Hypotheses beyond
+    those, and hopeless ones, are left out: nothing compares them.
     """
     weight = settings.pronunciation_weight
     if not weight or not len(phones_TP):
-        return list(hypotheses)
-    least = hypotheses[0].scores.total - HOPELESS
+        return list(hypotheses[:limit])
     best = hypotheses[: settings.pronunciation_nbest or PRONUNCIATION_NBEST]
-    kept = [hypothesis for hypothesis in best if hypothesis.scores.total >= least]
-    logps = pronunciation_logps(
-        divided(phones_TP, settings), [hypothesis.text for hypothesis in kept], pronunciations
+    parts_N6 = parts_of(best)
+    totals_N = totals_of(parts_N6)
+    kept = np.flatnonzero(totals_N >= totals_N[0] - HOPELESS)
+    texts, rescored_N6 = [best[i].text for i in kept.tolist()], parts_N6[kept]
+    rescored_N6[:, ACOUSTIC] *= 1 - weight
+    rescored_N6[:, PRONUNCIATION] = weight * pronunciation_logps(
+        divided(phones_TP, settings), texts, pronunciations
     )
-    rescored = [
-        replace(
-            h, scores=replace(h.scores, acoustic=(1 - weight) * h.scores.acoustic, pronunciation=weight * p)
-        )
-        for h, p in zip(kept, logps.tolist(), strict=True)
-    ]
-    return sorted(rescored, key=lambda h: (-h.scores.total, h.text))
+    return best_of(texts, rescored_N6, limit)
 
 
 def divided(phones_TP: NDArray[np.floating[Any]], settings: DecodingSettings) -> NDArray[np.floating[Any]]:

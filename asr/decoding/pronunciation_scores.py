@@ -4,12 +4,14 @@ Shapes: T frames, P phones (blank included).
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.pronunciation_kernels import BLANK, Sums, WordTries, score_tries
+from asr.decoding.text_trie import TextTrie, text_trie
 
 
 class Pronouncing(Protocol):
@@ -30,51 +32,32 @@ def pronunciation_logps(
     log_probs_TP = np.asarray(phones_TP, dtype=np.float64)
     best_T = log_probs_TP.max(axis=1, initial=-np.inf)
     scaled_TP = np.exp(log_probs_TP - best_T[:, None])
-    split = [tuple(text.split()) for text in texts]
-    depths, nodes, node_of = _depth_first(split)
-    ends = np.zeros(len(nodes))
-    if nodes:
-        tries = _tries(depths, nodes, pronunciations)
+    trie = text_trie(texts)
+    ends = np.empty(len(trie.depth))
+    if len(ends):
+        tries, deepest = _pronounced(trie, pronunciations), int(trie.depth.max())
         most = int(np.diff(tries.first_pronunciation).max())
         room = (len(scaled_TP) + 1) * (most + 1)
-        size = room + 4 * max(depths) * (most + 1) * 64
-        while not score_tries(scaled_TP, tries, _sums(tries, max(depths), len(scaled_TP), size), ends):
+        size = room + 4 * deepest * (most + 1) * 64
+        while not score_tries(scaled_TP, tries, _sums(tries, deepest, len(scaled_TP), size), ends):
             size = 2 * size + room
     silent = float(log_probs_TP[:, BLANK].sum())
-    total = float(best_T.sum())
-    return np.array([total + ends[node_of[words]] if words else silent for words in split])
+    logps = np.full(len(texts), silent)
+    spoken = trie.last >= 0
+    logps[spoken] = best_T.sum() + ends[trie.last[spoken]]
+    return logps
 
 
-def _depth_first(
-    split: Sequence[tuple[str, ...]],
-) -> tuple[list[int], list[str], dict[tuple[str, ...], int]]:
-    """Depths and words of the trie's nodes in depth-first order, and each text's node."""
-    depths: list[int] = []
-    nodes: list[str] = []
-    node_of: dict[tuple[str, ...], int] = {}
-    before: tuple[str, ...] = ()
-    for words in sorted(set(split)):
-        shared = 0
-        while shared < min(len(before), len(words)) and before[shared] == words[shared]:
-            shared += 1
-        for depth in range(shared, len(words)):
-            depths.append(depth + 1)
-            nodes.append(words[depth])
-        node_of[words] = len(nodes) - 1
-        before = words
-    return depths, nodes, node_of
-
-
-def _tries(depths: Sequence[int], nodes: Sequence[str], pronunciations: Pronouncing) -> WordTries:
-    numbers = {word: number for number, word in enumerate(dict.fromkeys(nodes))}
-    spoken = [pronunciations.of(word) for word in numbers]
-    flat = [phones for variants in spoken for phones in variants]
+def _pronounced(trie: TextTrie, pronunciations: Pronouncing) -> WordTries:
+    spoken = [pronunciations.of(word) for word in trie.words]
+    flat = list(chain.from_iterable(spoken))
+    first_phone = np.cumsum([0, *map(len, flat)], dtype=np.int64)
     return WordTries(
-        depth=np.array(depths, np.int64),
-        word=np.array([numbers[word] for word in nodes], np.int64),
+        depth=trie.depth,
+        word=trie.word,
         first_pronunciation=np.cumsum([0, *map(len, spoken)], dtype=np.int64),
-        first_phone=np.cumsum([0, *map(len, flat)], dtype=np.int64),
-        phones=np.array([phone for phones in flat for phone in phones], np.int64),
+        first_phone=first_phone,
+        phones=np.fromiter(chain.from_iterable(flat), np.int64, int(first_phone[-1])),
     )
 
 

@@ -68,13 +68,15 @@ class PyctcdecodeDecoder:
         hotwords: Sequence[str] = (),
         hotword_weight: float | None = None,
         deadline_s: float | None = None,
+        limit: int | None = None,
     ) -> list[Hypothesis]:
         """Up to `beam_width` different texts, best first, equal totals in alphabetical order; never empty.
 
         `log_probs_TV`: natural-log posteriors (T, V), T may be 0. `hotwords`: words and phrases, normalised
         like transcripts; `hotword_weight` None is the settings'. `deadline_s`: seconds that this call may
-        take, checked before each frame. `acoustic` sums the text's paths that the search kept. Raises
-        DecodingTimeoutError, and ValueError on a wrong shape or NaN.
+        take, checked before each frame. `limit`: texts answered, the best of all; None: no limit. `acoustic`
+        sums the text's paths that the search kept. Raises DecodingTimeoutError, and ValueError on a wrong
+        shape or NaN.
         """
         started_s = time.monotonic()
         settings = self._settings
@@ -83,7 +85,7 @@ class PyctcdecodeDecoder:
         scorer = HotwordScorer(hotwords, weight, self._lm, settings.unknown_word_logp)
         beams = self._search.run(_frames(kept, scorer, started_s, deadline_s), scorer, settings)
         found = [Hypothesis(text, self._scores(text, acoustic, scorer)) for text, acoustic in beams]
-        return sorted(found, key=lambda h: (-h.scores.total, h.text))
+        return sorted(found, key=lambda h: (-h.scores.total, h.text))[:limit]
 
     def _scores(self, text: str, acoustic: float, scorer: HotwordScorer) -> Scores:
         settings = self._settings

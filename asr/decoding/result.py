@@ -1,7 +1,12 @@
 """What the decoders answer."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from asr.decoding.options import DecoderName
 from asr.decoding.posted_text import TextReceipt
@@ -30,6 +35,11 @@ class Scores:
         return self.acoustic + self.pronunciation + self.ngram + self.hotwords + self.gpt2 + self.length
 
 
+_FIELDS = tuple(field.name for field in fields(Scores))
+_PARTS = attrgetter(*_FIELDS)
+ACOUSTIC, LENGTH, PRONUNCIATION = map(_FIELDS.index, ("acoustic", "length", "pronunciation"))
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """One candidate text."""
@@ -38,11 +48,34 @@ class Hypothesis:
     scores: Scores
 
 
+def parts_of(hypotheses: Sequence[Hypothesis]) -> NDArray[np.float64]:
+    """(N, 6): their scores, in the order of `Scores`' fields."""
+    return np.array([_PARTS(hypothesis.scores) for hypothesis in hypotheses]).reshape(-1, len(_FIELDS))
+
+
+def totals_of(parts_N6: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,): what `Scores.total` is of each, to the bit."""
+    acoustic, ngram, hotwords, gpt2, length, pronunciation = parts_N6.T
+    total_N: NDArray[np.float64] = acoustic + pronunciation + ngram + hotwords + gpt2 + length
+    return total_N
+
+
+def best_of(
+    texts: Sequence[str], parts_N6: NDArray[np.float64], limit: int | None = None
+) -> list[Hypothesis]:
+    """Hypotheses best first, equal totals in alphabetical order; no more than `limit` of them are made."""
+    order = np.lexsort((np.array(texts), -totals_of(parts_N6)))[:limit]
+    return [
+        Hypothesis(texts[i], Scores(*parts))
+        for i, parts in zip(order.tolist(), parts_N6[order].tolist(), strict=True)
+    ]
+
+
 @dataclass(frozen=True)
 class NBest:
     """What a search found in one recording."""
 
-    hypotheses: tuple[Hypothesis, ...]  # best first, at least one
+    hypotheses: tuple[Hypothesis, ...]  # best first, at least one, and as many as the request has a use for
     rescoring: RescoringState = "none"
     timings_ms: dict[str, float] = field(default_factory=dict)  # of the steps so far
     searched: tuple[Hypothesis, ...] = ()  # in beam search's order, where GPT-2 has changed it
