@@ -64,9 +64,9 @@ class NativeBeamDecoder:
         self._pieces_text = [piece.replace(WORD_MARK, " ") for piece in tokenizer.pieces]
         words = lm.sorted_words if lm is not None else []
         self._codes = letter_codes([*self._pieces_text, *words])
-        model = _no_ngram() if lm is None else lm
+        model = no_ngram() if lm is None else lm
         mixed = isinstance(model, MixedNgram)
-        mixture = model.mixture if isinstance(model, MixedNgram) else _no_mixture()
+        mixture = model.mixture if isinstance(model, MixedNgram) else no_mixture()
         alpha = settings.alpha * _LN_10 if lm is not None else 0.0
         penalty = settings.unknown_word_logp if lm is not None else 0.0
         numbers = np.array([model.number(word) for word in words], np.int64)
@@ -203,7 +203,7 @@ def _pieces_as_letters(tokenizer: Tokenizer, pieces: Sequence[str], codes: dict[
 
 
 @functools.cache
-def _no_ngram() -> ArrayNgram:
+def no_ngram() -> ArrayNgram:
     """Stands where kernels take a model that they never ask."""
     one = np.zeros(4, np.float32)
     words = [END, BEGIN, UNKNOWN, "a"]
@@ -211,6 +211,6 @@ def _no_ngram() -> ArrayNgram:
 
 
 @functools.cache
-def _no_mixture() -> Mixture:
+def no_mixture() -> Mixture:
     """Stands where kernels take a mixture that they never ask."""
-    return Mixture(_no_ngram().arrays, np.zeros(0, np.int64), 0, 0.0)
+    return Mixture(no_ngram().arrays, np.zeros(0, np.int64), 0, 0.0)
