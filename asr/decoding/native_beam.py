@@ -23,7 +23,7 @@ from asr.decoding.mixture_kernels import Mixture
 from asr.decoding.ngram_kernels import CONTEXT_SIZE
 from asr.decoding.options import DecodingSettings
 from asr.decoding.pieces import check_pieces
-from asr.decoding.posteriors import search_candidates
+from asr.decoding.posteriors import checked_log_probs, prior_divided, search_candidates
 from asr.decoding.prefix_state import (
     Beam,
     History,
@@ -35,7 +35,8 @@ from asr.decoding.prefix_state import (
     new_workspace,
 )
 from asr.decoding.result import Hypothesis, Scores
-from asr.decoding.word_trie import build_trie, letter_codes
+from asr.decoding.spelling_scores import Spelling
+from asr.decoding.word_trie import SPACE, build_trie, letter_codes
 from asr.errors import DecodingTimeoutError
 from asr.tokenizer import WORD_MARK, Tokenizer
 
@@ -94,6 +95,7 @@ class NativeBeamDecoder:
         # The same list comes again with a caller's next recording.
         self._automaton = functools.lru_cache(maxsize=8)(self._build_automaton)
         self._n_last = 2 + max(map(len, self._pieces_text))
+        self._spelling = Spelling(tokenizer.pieces) if tokenizer.separator_id is None else None
         self.decode(np.zeros((1, self._vocab_size)))  # compiles
 
     def decode(
@@ -114,12 +116,51 @@ class NativeBeamDecoder:
         """
         started_s = time.monotonic()
         kept_TV = search_candidates(log_probs_TV, self._vocab_size, self._settings)
+        search = self._searching(hotwords, hotword_weight)
+        return self._decode(search, np.ascontiguousarray(kept_TV), started_s, deadline_s)
+
+    def score(
+        self,
+        log_probs_TV: NDArray[np.floating[Any]],
+        texts: Sequence[str],
+        *,
+        hotwords: Sequence[str] = (),
+        hotword_weight: float | None = None,
+    ) -> list[Hypothesis]:
+        """Texts that others have found as `decode` would have scored them, in the order given.
+
+        texts: words with single spaces between them, of letters that the pieces or the n-gram's words have.
+        `acoustic` sums all of the text's paths, those over labels that the search does not try, too. Raises
+        ValueError on a wrong shape or NaN, and for a tokenizer with a separator between words.
+        """
+        if self._spelling is None:
+            raise ValueError("texts cannot be scored where words have a separator between them")
+        checked_TV = checked_log_probs(log_probs_TV, self._vocab_size)
+        acoustics = self._spelling.logps(prior_divided(checked_TV, self._settings), texts)
+        search = self._searching(hotwords, hotword_weight)
+        beam = new_beam(max(len(texts), 1), self._n_last, self._context_size)
+        prefix_search.prepare(search, beam, new_workspace(1, 1, self._vocab_size, 1))
+        beam.texts[:], beam.contexts[:] = beam.texts[0], beam.contexts[0]
+        codes = {" ": SPACE, **self._codes}
+        letters = np.array([codes[letter] for text in texts for letter in text], np.int64)
+        first = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        parts = np.zeros((len(texts), 4))
+        prefix_search.read_texts(search, beam, letters, first, len(texts))
+        prefix_search.finish(search, beam, len(texts), parts)
+        return [
+            Hypothesis(text, Scores(acoustic, ngram, earned, length=self._settings.beta * n_words))
+            for text, acoustic, (_, ngram, earned, n_words) in zip(
+                texts, acoustics.tolist(), parts.tolist(), strict=True
+            )
+        ]
+
+    def _searching(self, hotwords: Sequence[str], hotword_weight: float | None) -> Search:
+        """The search for a request's hotwords."""
         weight = self._settings.hotword_weight if hotword_weight is None else hotword_weight
-        search = self._search
         if weight > 0 and (phrases := self._spellable(hotwords)):
             weights = self._weights._replace(hotword=weight, has_hotwords=1)
-            search = search._replace(hotwords=self._automaton(tuple(phrases)), weights=weights)
-        return self._decode(search, np.ascontiguousarray(kept_TV), started_s, deadline_s)
+            return self._search._replace(hotwords=self._automaton(tuple(phrases)), weights=weights)
+        return self._search
 
     def _decode(
         self, search: Search, kept_TV: NDArray[np.float64], started_s: float, deadline_s: float | None

@@ -56,10 +56,15 @@ def search_candidates(
 ) -> NDArray[np.float64]:
     """What a beam search goes through: checked, divided by the labels' prior where the settings say so, and
     with nothing but each frame's candidates. Raises as `checked_log_probs` does."""
-    checked_TV = checked_log_probs(log_probs_TV, vocab_size)
-    if settings.prior_weight and settings.label_prior:
-        checked_TV = divided_by_prior(checked_TV, np.array(settings.label_prior), settings.prior_weight)
+    checked_TV = prior_divided(checked_log_probs(log_probs_TV, vocab_size), settings)
     return keep_best_tokens(checked_TV, settings.token_min_logp, settings.max_tokens_per_frame)
+
+
+def prior_divided(log_probs_TV: NDArray[np.float64], settings: DecodingSettings) -> NDArray[np.float64]:
+    """By the labels' prior where the settings say so."""
+    if not (settings.prior_weight and settings.label_prior):
+        return log_probs_TV
+    return divided_by_prior(log_probs_TV, np.array(settings.label_prior), settings.prior_weight)
 
 
 def divided_by_prior(

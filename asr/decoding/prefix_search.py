@@ -481,6 +481,32 @@ def spell_out(history: History, node: int, tokens: NDArray[np.int64]) -> int:
 
 
 @kernel
+def read_texts(
+    search: Search, beam: Beam, letters: NDArray[np.int64], first: NDArray[np.int64], n_texts: int
+) -> None:
+    """Lets the first texts of a beam, all empty, be what letters say: codes, a SPACE between words.
+
+    first: (W + 1,) where each text's letters begin. Acoustics apart it is as if the search had found them.
+    """
+    for i in range(n_texts):
+        text = beam.texts[i]
+        for place in range(first[i], first[i + 1]):
+            letter = letters[place]
+            if letter == SPACE:
+                end_word(search, beam, i)
+                text.finished, text.earned, text.hot = text.end_finished, text.end_earned, text.end_hot
+                text.covered, text.unknown = text.end_covered, text.end_unknown
+                copy_context(beam.end_contexts, i, beam.contexts, i)
+                text.trie = ROOT
+            else:
+                text.words += text.trie == ROOT
+                text.trie = walk(search.trie, text.trie, letter)
+                if search.weights.has_hotwords:
+                    text.hot = search.hotwords.goto[text.hot, letter]
+            text.ended = 0
+
+
+@kernel
 def finish(search: Search, beam: Beam, n_texts: int, parts: NDArray[np.float64]) -> None:
     """Ends the last word and the text. parts: (W, 4) acoustics, n-gram, hotwords, words of each text."""
     for i in range(n_texts):

@@ -31,7 +31,7 @@ def pronunciation_logps(
     best_T = log_probs_TP.max(axis=1, initial=-np.inf)
     scaled_TP = np.exp(log_probs_TP - best_T[:, None])
     split = [tuple(text.split()) for text in texts]
-    depths, nodes, node_of = _depth_first(split)
+    depths, nodes, node_of = depth_first(split)
     ends = np.zeros(len(nodes))
     if nodes:
         tries = _tries(depths, nodes, pronunciations)
@@ -45,7 +45,7 @@ def pronunciation_logps(
     return np.array([total + ends[node_of[words]] if words else silent for words in split])
 
 
-def _depth_first(
+def depth_first(
     split: Sequence[tuple[str, ...]],
 ) -> tuple[list[int], list[str], dict[tuple[str, ...], int]]:
     """Depths and words of the trie's nodes in depth-first order, and each text's node."""
