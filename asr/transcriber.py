@@ -29,7 +29,8 @@ from asr.decoding.array_ngram import ArrayNgram, WordNgram, load_ngram
 from asr.decoding.greedy import greedy
 from asr.decoding.languages import Language, Languages
 from asr.decoding.mixed_ngram import AnyNgram, MixedNgram
-from asr.decoding.options import DECODERS, DEFAULT_LM, DecodingOptions, Engine
+from asr.decoding.native_beam import NativeBeamDecoder
+from asr.decoding.options import DECODERS, DEFAULT_LM, PRONUNCIATION_NBEST, DecodingOptions, Engine
 from asr.decoding.posted_text import TextReceipt, fit_of
 from asr.decoding.pronunciation_rescoring import rescored_by_pronunciation
 from asr.decoding.receipts import HotwordReceipt, judged, unused, with_effect
@@ -92,7 +93,7 @@ class Transcriber:
         self._hear = listener(acoustic, device, acoustic_precision)
         # A request asks several times, and a caller's next one brings the same list.
         self._judged = lru_cache(maxsize=32)(partial(judged, tokenizer=tokenizer))
-        self.languages = Languages(tokenizer, ngrams, self.settings, engine)
+        self.languages = Languages(tokenizer, ngrams, self.settings, engine, pronunciations)
 
     @classmethod
     def load(
@@ -249,11 +250,15 @@ class Transcriber:
             hypotheses = self._search(posteriors, options, language, deadline)
         return NBest(tuple(hypotheses), timings_ms=stopwatch.timings_ms, language=language)
 
-    def pronounced(self, hypotheses: list[Hypothesis], posteriors: Posteriors) -> list[Hypothesis]:
-        """Beam search's list scored by phones, too, where the model hears them."""
+    def pronounced(
+        self, hypotheses: list[Hypothesis], posteriors: Posteriors, others: Sequence[Hypothesis] = ()
+    ) -> list[Hypothesis]:
+        """Beam search's list, and others, scored by phones, too, where the model hears them."""
         if self.pronunciations is None or posteriors.phones is None:
             return hypotheses
-        return rescored_by_pronunciation(hypotheses, posteriors.phones, self.pronunciations, self.settings)
+        return rescored_by_pronunciation(
+            hypotheses, posteriors.phones, self.pronunciations, self.settings, others
+        )
 
     def rescore_batch(
         self, lists: Sequence[NBest], *, budget_s: float | None = None, deadline: float | None = None
@@ -370,7 +375,33 @@ class Transcriber:
             hotword_weight=self._hotword_weight(options),
             deadline_s=_seconds_left(deadline),
         )
-        return self.pronounced(hypotheses, posteriors)
+        others = self._found_by_phones(hypotheses, posteriors, options, language, deadline)
+        return self.pronounced(hypotheses, posteriors, others)
+
+    def _found_by_phones(
+        self,
+        hypotheses: Sequence[Hypothesis],
+        posteriors: Posteriors,
+        options: DecodingOptions,
+        language: Language,
+        deadline: float | None,
+    ) -> list[Hypothesis]:
+        """The texts of a search over phones, where there is one, with the scores that beam search over pieces
+        gave them or would have given them."""
+        if language.phones is None or posteriors.phones is None:
+            return []
+        assert isinstance(language.beam, NativeBeamDecoder)
+        limit = self.settings.pronunciation_nbest or PRONUNCIATION_NBEST
+        left_s = _seconds_left(deadline)
+        found = language.phones.decode(posteriors.phones, limit=limit, deadline_s=left_s)
+        known = {hypothesis.text: hypothesis for hypothesis in hypotheses}
+        scored = language.beam.score(
+            posteriors.log_probs,
+            [hypothesis.text for hypothesis in found if hypothesis.text not in known],
+            hotwords=self._accepted(options),
+            hotword_weight=self._hotword_weight(options),
+        )
+        return [known[hypothesis.text] for hypothesis in found if hypothesis.text in known] + scored
 
     def _compared(
         self, posteriors: Posteriors, found: NBest, options: DecodingOptions

@@ -44,7 +44,9 @@ def build_tree(lexicon: LexiconLabels) -> LexiconTree:
     labels_RL[np.arange(longest) < lengths_R[:, None]] = lexicon.labels
     # As strings they are sorted in one go: by label, short ones first, then by word.
     order_R = (
-        np.argsort(labels_RL.view(f"<U{longest}")[:, 0], kind="stable") if longest else np.arange(len(labels_RL))
+        np.argsort(labels_RL.view(f"<U{longest}")[:, 0], kind="stable")
+        if longest
+        else np.arange(len(labels_RL))
     )
     nodes = laid_out(labels_RL[order_R])
     n_words, n_nodes = len(lexicon.words), len(nodes.code)

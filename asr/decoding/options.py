@@ -70,6 +70,7 @@ class DecodingSettings:
     phone_prior: tuple[float, ...] | None = None  # (P,) mean posterior of each phone output, on dev
     # Hypotheses kept per frame of phones by a search over them, whose texts join the pieces'; None, 0: none.
     phone_beam_width: int | None = None
+    phone_alpha: float | None = None  # alpha in that search alone; None: the same
 
     def __post_init__(self) -> None:
         if self.beam_width < 1 or self.rescore_nbest < 1 or self.max_tokens_per_frame < 1:
@@ -107,6 +108,7 @@ _LEFT_OUT = (  # of bundle.json where no choice was made
     "phone_prior_weight",
     "phone_prior",
     "phone_beam_width",
+    "phone_alpha",
 )
 
 

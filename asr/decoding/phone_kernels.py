@@ -104,7 +104,9 @@ def stay_all(
 
 
 @step_kernel
-def first_labels(search: PhoneSearch, work: PhoneWorkspace, probs_P: NDArray[np.float64]) -> tuple[int, float]:
+def first_labels(
+    search: PhoneSearch, work: PhoneWorkspace, probs_P: NDArray[np.float64]
+) -> tuple[int, float]:
     """Fills in which nodes may begin a word. Returns their number, and the largest of their masses."""
     tree, n, most = search.tree, 0, 0.0
     word = math.exp(search.weights.beta)
@@ -161,9 +163,7 @@ def grow_all(
     tree, words, weights = search.tree, search.words, search.weights
     top = stay_all(search, beam, n_hypotheses, work, frame, probs_P)
     n_starts, most_start = first_labels(search, work, probs_P)
-    most = 0.0
-    for label in range(1, len(probs_P)):
-        most = max(most, probs_P[label])
+    most = best_label(probs_P)
     n = n_hypotheses
     for i in range(n_hypotheses):
         hypothesis = beam.hypotheses[i]
@@ -275,11 +275,12 @@ def only_blank(beam: PhoneBeam, n: int, p: float) -> None:
 
 
 @inner_kernel
-def tries_labels(probs_P: NDArray[np.float64]) -> bool:
+def best_label(probs_P: NDArray[np.float64]) -> float:
+    """The largest probability of a label that is not blank."""
+    most = 0.0
     for label in range(1, len(probs_P)):
-        if probs_P[label] > 0.0:
-            return True
-    return False
+        most = max(most, probs_P[label])
+    return most
 
 
 @kernel
@@ -302,7 +303,7 @@ def search_frames(
     weights = search.weights
     swapped = False
     for t in range(len(probs_TP)):
-        if not tries_labels(probs_TP[t]):
+        if best_label(probs_TP[t]) <= 0.0:
             only_blank(beam, n, probs_TP[t, BLANK])
             continue
         n_candidates, n_entries = grow_all(

@@ -59,13 +59,16 @@ class PhoneBeamDecoder:
     def __init__(
         self, lexicon: Lexicon, lm: ArrayNgram | MixedNgram | None, settings: DecodingSettings
     ) -> None:
-        """settings: `phone_beam_width` and, as in the search over pieces, the n-gram's weights and how to
-        prune. Without an n-gram (`lm=None`) all words are equally likely. Compiles the search unless that was
-        done before (seconds)."""
+        """settings: `phone_beam_width`, `phone_alpha` and, as in the search over pieces, the rest; but no
+        label that reaches `token_min_logp` is left out on a crowded frame: every phone is there twice.
+        Without an n-gram (`lm=None`) all words are equally likely. Compiles the search unless that was done
+        before (seconds).
+        """
         self._lexicon, self._settings = lexicon, settings
         model = no_ngram() if lm is None else lm
         mixed = isinstance(model, MixedNgram)
-        alpha = settings.alpha * _LN_10 if lm is not None else 0.0
+        alpha = settings.alpha if settings.phone_alpha is None else settings.phone_alpha
+        alpha = alpha * _LN_10 if lm is not None else 0.0
         self._search = PhoneSearch(
             model.arrays,
             model.mixture if isinstance(model, MixedNgram) else no_mixture(),
@@ -128,11 +131,9 @@ class PhoneBeamDecoder:
             checked_TP = divided_by_prior(
                 checked_TP, np.array(settings.phone_prior), settings.phone_prior_weight
             )
-        return np.exp(keep_best_tokens(checked_TP, settings.token_min_logp, settings.max_tokens_per_frame))
+        return np.exp(keep_best_tokens(checked_TP, settings.token_min_logp, checked_TP.shape[1]))
 
-    def _hypotheses(
-        self, beam: PhoneBeam, n: int, history: WordHistory, n_entries: int
-    ) -> list[Hypothesis]:
+    def _hypotheses(self, beam: PhoneBeam, n: int, history: WordHistory, n_entries: int) -> list[Hypothesis]:
         room = n * max(self._lexicon.most_words, 1)
         if n_entries + room > len(history.entries):
             history = longer_history(history, n_entries + room, self._context_size)
@@ -152,7 +153,9 @@ class PhoneBeamDecoder:
             words = np.zeros(history.entries[entry]["n_words"], np.int64)
             phone_kernels.spell_out(history, entry, words)
             text = " ".join([self._lexicon.words[word] for word in words.tolist()])
-            hypotheses.append(Hypothesis(text, Scores(acoustic, ngram, length=self._settings.beta * len(words))))
+            hypotheses.append(
+                Hypothesis(text, Scores(acoustic, ngram, length=self._settings.beta * len(words)))
+            )
         return sorted(hypotheses, key=lambda h: (-h.scores.total, h.text))
 
 

@@ -1,9 +1,9 @@
 """What the beam search over phones remembers: arrays, and what each of their fields means.
 
-A *hypothesis* is finished words and a node of the lexicon's tree: as much of the next word as was heard. Paths
-into it are told apart only by whether the last frame is blank, since that decides whether the node's label
-again repeats or grows it. They are kept as *masses*: probabilities times e^language, over that of the best
-hypothesis, so that a frame is multiplications and additions alone.
+A *hypothesis* is finished words and a node of the lexicon's tree: as much of the next word as was heard.
+Paths into it are told apart only by whether the last frame is blank, since that decides whether the node's
+label again repeats or grows it. They are kept as *masses*: probabilities times e^language, over that of the
+best hypothesis, so that a frame is multiplications and additions alone.
 
 Shapes: W beam width, P phone outputs, C candidates, Q history entries, H slots of the hash table (a power
 of two), S labels that begin a word, B bins.

@@ -2,7 +2,8 @@
 
 The acoustic model has two output layers, over pieces and over phones. Beam search goes through pieces, and
 English spelling is hard to learn from little speech; phones are easier, and what the two get wrong differs.
-So the best texts are scored by both, `pronunciation_weight` being the phones' share.
+So the best texts are scored by both, `pronunciation_weight` being the phones' share. Where there is a search
+over phones, too, its texts join them.
 """
 
 from collections.abc import Sequence
@@ -25,19 +26,21 @@ def rescored_by_pronunciation(
     phones_TP: NDArray[np.floating[Any]],
     pronunciations: Pronouncing,
     settings: DecodingSettings,
+    others: Sequence[Hypothesis] = (),
 ) -> list[Hypothesis]:
     """The best `pronunciation_nbest` hypotheses in the order of both, equal totals in alphabetical order.
 
     phones_TP: natural-log posteriors of phones, (T, P), blank first. `acoustic` and `pronunciation` are
     weighted so that they add up to one. Hypotheses beyond those, and hopeless ones, are left out: nothing
-    compares them.
+    compares them. others: what a search over phones found, scored by pieces like the hypotheses, in any
+    order; of these such are left out that are hopeless when both have scored them.
     """
     weight = settings.pronunciation_weight
     if not weight or not len(phones_TP):
         return list(hypotheses)
-    least = hypotheses[0].scores.total - HOPELESS
-    best = hypotheses[: settings.pronunciation_nbest or PRONUNCIATION_NBEST]
-    kept = [hypothesis for hypothesis in best if hypothesis.scores.total >= least]
+    kept = hopeful(hypotheses, settings)
+    texts = {hypothesis.text for hypothesis in kept}
+    kept += [hypothesis for hypothesis in others if hypothesis.text not in texts]
     logps = pronunciation_logps(
         divided(phones_TP, settings), [hypothesis.text for hypothesis in kept], pronunciations
     )
@@ -47,7 +50,16 @@ def rescored_by_pronunciation(
         )
         for h, p in zip(kept, logps.tolist(), strict=True)
     ]
+    least = max(h.scores.total for h in rescored) - HOPELESS
+    rescored = [h for h in rescored if h.text in texts or h.scores.total >= least]
     return sorted(rescored, key=lambda h: (-h.scores.total, h.text))
+
+
+def hopeful(hypotheses: Sequence[Hypothesis], settings: DecodingSettings) -> list[Hypothesis]:
+    """Those of beam search's list, best first, that phones score."""
+    least = hypotheses[0].scores.total - HOPELESS
+    best = hypotheses[: settings.pronunciation_nbest or PRONUNCIATION_NBEST]
+    return [hypothesis for hypothesis in best if hypothesis.scores.total >= least]
 
 
 def divided(phones_TP: NDArray[np.floating[Any]], settings: DecodingSettings) -> NDArray[np.floating[Any]]:

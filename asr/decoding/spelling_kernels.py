@@ -37,13 +37,15 @@ class Spelled(NamedTuple):
 
 
 class Edges(NamedTuple):
-    """Room for the pieces that a word may be cut into: each an edge from one place between letters to another."""
+    """Room for the pieces that a word may be cut into: edges from a place between letters to another."""
 
     first: NDArray[np.int64]  # (M + 1,) where the edges that leave a place begin
     begin: NDArray[np.int64]  # (E,) place that an edge leaves, ascending
     end: NDArray[np.int64]  # (E,) and reaches
     piece: NDArray[np.int64]  # (E,)
-    same: NDArray[np.int64]  # (E,) edge of the same piece that reaches the place that this one leaves, or NONE
+    same: NDArray[
+        np.int64
+    ]  # (E,) edge of the same piece that reaches the place that this one leaves, or NONE
     state: NDArray[np.float64]  # (E,) sum of the paths whose last frame is the piece
     blank: NDArray[np.float64]  # (M,) of those whose last frame is the blank, by the place reached
     reached: NDArray[np.float64]  # (M,) all edges' that reach a place
