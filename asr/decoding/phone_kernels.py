@@ -11,8 +11,9 @@ of a word count together from the word behind on. Ranked is
 What stands for an unfinished word is the best single-word probability among the words that it may still
 become, which is taken back when it ends.
 
-Growths that surely are pruned, by the best mass found so far, are not counted. Of candidates that no longer
-fit into the beam those found first are kept where masses differ by less than a twelfth.
+Growths that are pruned, by the best mass found so far, are not counted; nor are those, when the last frame
+had more candidates than the beam could take, that lie three nats lower than the last that it took. Of
+candidates that no longer fit into the beam those found first are kept where masses differ by less than 6 %.
 """
 
 import math
@@ -38,6 +39,7 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no word is forgotten
 _OTHER_FACTOR = np.uint64(0xD6E8FEB86659FD93)
 _BINS_PER_OCTAVE = 12.0
 _FULL = -1
+_SLACK = math.exp(-3.0)
 
 
 @kernel
@@ -161,6 +163,7 @@ def grow_all(
     """All candidates of a frame. Returns their number, _FULL when there is no room for all, and that of
     history entries."""
     tree, words, weights = search.tree, search.words, search.weights
+    least = max(weights.prune, _SLACK * beam.least[0])
     top = stay_all(search, beam, n_hypotheses, work, frame, probs_P)
     n_starts, most_start = first_labels(search, work, probs_P)
     most = best_label(probs_P)
@@ -172,18 +175,18 @@ def grow_all(
         if node == ROOT:
             for s in range(n_starts):
                 mass = total * work.start_masses[s]
-                if mass >= top * weights.prune:
+                if mass >= top * least:
                     top = max(top, mass)
                     n = add(work, n, frame, hypothesis.hash, hypothesis.history, work.starts[s], mass)
                     if n == _FULL:
                         return n, n_entries
             continue
         own = tree.label[node]
-        if total * most >= top * weights.prune:
+        if total * most >= top * least:
             for child in range(tree.first_child[node], tree.first_child[node + 1]):
                 label = tree.label[child]
                 mass = (blank if label == own else total) * probs_P[label] * words.step[child]
-                if mass > 0.0 and mass >= top * weights.prune:
+                if mass > 0.0 and mass >= top * least:
                     top = max(top, mass)
                     n = add(work, n, frame, hypothesis.hash, hypothesis.history, child, mass)
                     if n == _FULL:
@@ -192,7 +195,7 @@ def grow_all(
             continue
         if hypothesis.ends == UNMADE:
             hope = total * most_start * math.exp(-words.ahead[node])
-            if weights.optimistic and hope < top * weights.prune:
+            if weights.optimistic and hope < top * least:
                 continue
             made = end_words(search, beam, i, history, n_entries)
             if made == _FULL:
@@ -200,12 +203,12 @@ def grow_all(
             n_entries = made
         for e in range(hypothesis.ends, hypothesis.ends + hypothesis.n_ends):
             entry = history.entries[e]
-            if total * entry.factor * most_start < top * weights.prune:
+            if total * entry.factor * most_start < top * least:
                 continue
             for s in range(n_starts):
                 start = work.starts[s]
                 mass = (blank if tree.label[start] == own else total) * entry.factor * work.start_masses[s]
-                if mass > 0.0 and mass >= top * weights.prune:
+                if mass > 0.0 and mass >= top * least:
                     top = max(top, mass)
                     n = add(work, n, frame, entry.hash, e, start, mass)
                     if n == _FULL:
@@ -214,8 +217,11 @@ def grow_all(
 
 
 @step_kernel
-def choose(work: PhoneWorkspace, n: int, width: int, prune: float) -> tuple[int, float]:
-    """Writes the numbers of the best of n candidates, the best first. Returns how many, and its mass."""
+def choose(work: PhoneWorkspace, n: int, width: int, prune: float) -> tuple[int, float, float]:
+    """Writes the numbers of the best of n candidates, the best first.
+
+    Returns how many, the best one's mass, and the least one's over that where others had to go, else 0.
+    """
     top, best = 0.0, 0
     for c in range(n):
         mass = work.candidates[c].blank + work.candidates[c].other
@@ -227,41 +233,40 @@ def choose(work: PhoneWorkspace, n: int, width: int, prune: float) -> tuple[int,
         if mass > 0.0 and mass >= top * prune:
             work.chosen[size] = c
             size += 1
+    least = 0.0
     if size > width:
-        size = thin_out(work, size, width, top)
+        size, least = thin_out(work, size, width, top)
     for j in range(size):
         if work.chosen[j] == best:
             work.chosen[0], work.chosen[j] = best, work.chosen[0]
             break
-    return size, top
+    return size, top, least
 
 
 @inner_kernel
-def bin_of(work: PhoneWorkspace, c: int, top: float) -> int:
-    mass = work.candidates[c].blank + work.candidates[c].other
-    return int(min(N_BINS - 1.0, _BINS_PER_OCTAVE * math.log2(top / mass)))
-
-
-@inner_kernel
-def thin_out(work: PhoneWorkspace, size: int, width: int, top: float) -> int:
-    """Leaves `width` of the chosen candidates, by bins of similar mass."""
+def thin_out(work: PhoneWorkspace, size: int, width: int, top: float) -> tuple[int, float]:
+    """Leaves `width` of the chosen candidates, by bins of similar mass. Returns it, and the last bin's share
+    of the best mass."""
     for b in range(N_BINS):
         work.bins[b] = 0
     for j in range(size):
-        work.bins[bin_of(work, work.chosen[j], top)] += 1
+        candidate = work.candidates[work.chosen[j]]
+        octaves = math.log2(top / (candidate.blank + candidate.other))
+        b = int(min(N_BINS - 1.0, _BINS_PER_OCTAVE * octaves))
+        work.binned[j] = b
+        work.bins[b] += 1
     last, room = 0, width
     while work.bins[last] <= room:
         room -= work.bins[last]
         last += 1
     kept = 0
     for j in range(size):
-        c = work.chosen[j]
-        b = bin_of(work, c, top)
+        b = work.binned[j]
         if b < last or (b == last and room > 0):
-            work.chosen[kept] = c
+            work.chosen[kept] = work.chosen[j]
             kept += 1
             room -= b == last
-    return kept
+    return kept, 2.0 ** (-last / _BINS_PER_OCTAVE)
 
 
 @inner_kernel
@@ -311,13 +316,13 @@ def search_frames(
         )
         if n_candidates == _FULL:
             return t, n, n_entries, swapped
-        n, top = choose(work, n_candidates, weights.width, weights.prune)
+        n, top, least = choose(work, n_candidates, weights.width, weights.prune)
         for j in range(n):
             kept = spare.hypotheses[j]
             spare.hypotheses[j] = work.candidates[work.chosen[j]]
             kept.blank /= top
             kept.other /= top
-        spare.log_scale[0] = beam.log_scale[0] + math.log(top)
+        spare.log_scale[0], spare.least[0] = beam.log_scale[0] + math.log(top), least
         beam, spare = spare, beam
         swapped = not swapped
     return len(probs_TP), n, n_entries, swapped

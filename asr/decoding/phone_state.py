@@ -72,6 +72,7 @@ class PhoneBeam(NamedTuple):
 
     hypotheses: NDArray[Any]  # (W,) of HYPOTHESIS
     log_scale: NDArray[np.float64]  # (1,) natural log of what masses are to be multiplied by
+    least: NDArray[np.float64]  # (1,) the smallest mass that was kept where others did not fit, else 0
 
 
 class PhoneWorkspace(NamedTuple):
@@ -79,7 +80,8 @@ class PhoneWorkspace(NamedTuple):
 
     candidates: NDArray[Any]  # (C,) of HYPOTHESIS
     chosen: NDArray[np.int32]  # (C,) candidates
-    bins: NDArray[np.int32]  # (B,) candidates by the size of their mass
+    binned: NDArray[np.int32]  # (C,) the bin of each
+    bins: NDArray[np.int32]  # (B,) how many have masses of a size
     slots: NDArray[np.int32]  # (H,) a candidate's number by its hash
     frames: NDArray[np.int32]  # (H,) the frame in which the slot was filled: no slot is ever cleared
     starts: NDArray[np.int32]  # (S,) nodes that may begin a word on the frame
@@ -95,7 +97,7 @@ class WordHistory(NamedTuple):
 
 def new_beam(width: int) -> PhoneBeam:
     """Holds the empty hypothesis."""
-    beam = PhoneBeam(np.zeros(width, HYPOTHESIS), np.zeros(1))
+    beam = PhoneBeam(np.zeros(width, HYPOTHESIS), np.zeros(1), np.zeros(1))
     beam.hypotheses[0] = (1, 1.0, 0.0, ROOT, 0, UNMADE, 0)
     return beam
 
@@ -104,6 +106,7 @@ def new_workspace(n_candidates: int, n_starts: int) -> PhoneWorkspace:
     n_slots = 1 << (2 * n_candidates - 1).bit_length()
     return PhoneWorkspace(
         np.zeros(n_candidates, HYPOTHESIS),
+        np.zeros(n_candidates, np.int32),
         np.zeros(n_candidates, np.int32),
         np.zeros(N_BINS, np.int32),
         np.zeros(n_slots, np.int32),
