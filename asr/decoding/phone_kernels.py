@@ -367,10 +367,13 @@ def finish(
 
 
 @kernel
-def spell_out(history: WordHistory, entry: int, words: NDArray[np.int64]) -> None:
-    """Writes the words of an entry, by their numbers in the lexicon, to the end of an array."""
-    place = len(words)
-    while entry > 0:
-        place -= 1
-        words[place] = history.entries[entry].word
-        entry = history.entries[entry].parent
+def spell_out(
+    history: WordHistory, entries: NDArray[np.int64], last: NDArray[np.int64], words: NDArray[np.int64]
+) -> None:
+    """Writes the words of entries, by their numbers in the lexicon; last: where each one's end."""
+    for i in range(len(entries)):
+        entry, place = entries[i], last[i]
+        while entry > 0:
+            place -= 1
+            words[place] = history.entries[entry].word
+            entry = np.int64(history.entries[entry].parent)

@@ -9,6 +9,7 @@ pieces' job. Hotwords earn nothing here: they count when the texts of both searc
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,7 @@ class PhoneBeamDecoder:
                     history = longer_history(history, 2 * len(history.entries), self._context_size)
                 else:
                     work = new_workspace(2 * len(work.candidates), n_starts)
-        return self._hypotheses(beam, n, history, n_entries)[:limit]
+        return self._hypotheses(beam, n, history, n_entries, limit)
 
     def _probabilities(self, phones_TP: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """(T, P) in which labels that are not tried are 0."""
@@ -133,7 +134,9 @@ class PhoneBeamDecoder:
             )
         return np.exp(keep_best_tokens(checked_TP, settings.token_min_logp, checked_TP.shape[1]))
 
-    def _hypotheses(self, beam: PhoneBeam, n: int, history: WordHistory, n_entries: int) -> list[Hypothesis]:
+    def _hypotheses(
+        self, beam: PhoneBeam, n: int, history: WordHistory, n_entries: int, limit: int
+    ) -> list[Hypothesis]:
         room = n * max(self._lexicon.most_words, 1)
         if n_entries + room > len(history.entries):
             history = longer_history(history, n_entries + room, self._context_size)
@@ -148,15 +151,25 @@ class PhoneBeamDecoder:
             if key in found:  # heard in other pronunciations
                 acoustic = float(np.logaddexp(found[key][1], acoustic))
             found[key] = entry, acoustic, ngram
-        hypotheses = []
-        for entry, acoustic, ngram in found.values():
-            words = np.zeros(history.entries[entry]["n_words"], np.int64)
-            phone_kernels.spell_out(history, entry, words)
-            text = " ".join([self._lexicon.words[word] for word in words.tolist()])
-            hypotheses.append(
-                Hypothesis(text, Scores(acoustic, ngram, length=self._settings.beta * len(words)))
-            )
+        chosen = np.array([entry for entry, _, _ in found.values()], np.int64)
+        n_words = history.entries["n_words"][chosen].tolist()
+        beta = self._settings.beta
+        scores = [
+            Scores(acoustic, ngram, length=beta * n)
+            for (_, acoustic, ngram), n in zip(found.values(), n_words, strict=True)
+        ]
+        totals = [one.total for one in scores]
+        best = sorted(range(len(totals)), key=lambda i: -totals[i])[:limit]
+        texts = self._texts(history, chosen[best], [n_words[i] for i in best])
+        hypotheses = [Hypothesis(text, scores[i]) for text, i in zip(texts, best, strict=True)]
         return sorted(hypotheses, key=lambda h: (-h.scores.total, h.text))
+
+    def _texts(self, history: WordHistory, entries: NDArray[np.int64], n_words: Sequence[int]) -> list[str]:
+        last = np.cumsum(n_words, dtype=np.int64)
+        numbers = np.zeros(sum(n_words), np.int64)
+        phone_kernels.spell_out(history, entries, last, numbers)
+        words = [self._lexicon.words[number] for number in numbers.tolist()]
+        return [" ".join(words[end - n : end]) for end, n in zip(last.tolist(), n_words, strict=True)]
 
 
 def _words(lexicon: Lexicon, lm: ArrayNgram | MixedNgram | None, alpha: float) -> LexiconWords:

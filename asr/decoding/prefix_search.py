@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from asr.decoding import hotword_trie, mixture_kernels, ngram_kernels
 from asr.decoding.hotword_trie import DEAD, START
 from asr.decoding.jit import inner_kernel, kernel, step_kernel
+from asr.decoding.phone_state import PhoneSearch
 from asr.decoding.prefix_state import STAYS, Beam, History, Pieces, Search, Workspace
 from asr.decoding.word_trie import OUTSIDE, ROOT, SPACE, WordTrie, walk
 
@@ -102,7 +103,9 @@ def copy_context(source: NDArray[np.int64], i: int, target: NDArray[np.int64], j
 
 
 @step_kernel
-def advance(search: Search, context: NDArray[np.int64], word: int, after: NDArray[np.int64]) -> float:
+def advance(
+    search: Search | PhoneSearch, context: NDArray[np.int64], word: int, after: NDArray[np.int64]
+) -> float:
     """log10 P(word | context) of the n-gram, a text's own mixed in or not; writes the context after it."""
     own, mixture = word, search.mixture
     if search.weights.has_mixture and word >= mixture.first_size:
