@@ -8,14 +8,28 @@ The layer's outputs: 0 is the CTC blank, 1..P are the phones inside a word in so
 same phones as the first of a word. So a sequence of words needs no label between them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from asr.errors import MismatchError
 from asr.graphones import GraphoneModel
 
 CACHED = 65536  # words whose pronunciations are kept
+_AT_ONCE = 16384  # words of the lexicon that are split at once
+
+
+class LexiconLabels(NamedTuple):
+    """A lexicon as arrays: R pronunciations of W words, L labels."""
+
+    words: Sequence[str]  # (W,)
+    labels: NDArray[np.int32]  # (L,) of all pronunciations
+    first: NDArray[np.int64]  # (R + 1,) where each pronunciation's begin
+    word: NDArray[np.int64]  # (R,) ascending
 
 
 class Pronunciations:
@@ -50,6 +64,27 @@ class Pronunciations:
     def __contains__(self, word: str) -> bool:
         """Whether the lexicon has the word; else its pronunciation is guessed."""
         return word in self._lexicon
+
+    def of_lexicon(self) -> "LexiconLabels":
+        """The whole lexicon's label sequences."""
+        words = list(self._lexicon)
+        inside = {**self._inside, "\t": -1, "\n": -2}
+        labels: list[NDArray[np.int16]] = []
+        for first in range(0, len(words), _AT_ONCE):
+            spoken = "\n".join([self._lexicon[word] for word in words[first : first + _AT_ONCE]]) + "\n"
+            tokens = spoken.replace("\t", " \t ").replace("\n", " \n ").split(" ")
+            labels.append(np.array([inside[token] for token in tokens if token], np.int16))
+        flat = np.concatenate(labels) if labels else np.zeros(0, np.int16)
+        marks = np.flatnonzero(flat < 0)
+        begin = np.concatenate([[0], marks + 1])
+        flat[begin[:-1]] += len(self.phones)
+        word = np.cumsum(flat[marks] == -2)
+        return LexiconLabels(
+            words,
+            flat[flat > 0].astype(np.int32),
+            begin - np.arange(len(begin)),
+            np.concatenate([[0], word[:-1]]) if len(word) else word,
+        )
 
     def spoken(self, word: str) -> tuple[tuple[str, ...], ...]:
         """One or more pronunciations, each of at least one phone: the lexicon's, or the g2p's guess."""

@@ -29,6 +29,7 @@ from asr.decoding.array_ngram import ArrayNgram, WordNgram, load_ngram
 from asr.decoding.greedy import greedy
 from asr.decoding.languages import Language, Languages
 from asr.decoding.mixed_ngram import AnyNgram, MixedNgram
+from asr.decoding.native_beam import NativeBeamDecoder
 from asr.decoding.options import (
     DECODERS,
     DEFAULT_LM,
@@ -38,7 +39,7 @@ from asr.decoding.options import (
     Engine,
 )
 from asr.decoding.posted_text import TextReceipt, fit_of
-from asr.decoding.pronunciation_rescoring import rescored_by_pronunciation
+from asr.decoding.pronunciation_rescoring import hopeful, rescored_by_pronunciation
 from asr.decoding.receipts import HotwordReceipt, judged, unused, with_effect
 from asr.decoding.rescoring import Gpt2Scorer, Precision, rescore_lists
 from asr.decoding.result import Compared, Hypothesis, NBest, Scores, Transcript, Word
@@ -99,7 +100,7 @@ class Transcriber:
         self._hear = listener(acoustic, device, acoustic_precision)
         # A request asks several times, and a caller's next one brings the same list.
         self._judged = lru_cache(maxsize=32)(partial(judged, tokenizer=tokenizer))
-        self.languages = Languages(tokenizer, ngrams, self.settings, engine)
+        self.languages = Languages(tokenizer, ngrams, self.settings, engine, pronunciations)
 
     @classmethod
     def load(
@@ -257,13 +258,18 @@ class Transcriber:
         return NBest(tuple(hypotheses), timings_ms=stopwatch.timings_ms, language=language)
 
     def pronounced(
-        self, hypotheses: list[Hypothesis], posteriors: Posteriors, limit: int | None = None
+        self,
+        hypotheses: list[Hypothesis],
+        posteriors: Posteriors,
+        others: Sequence[Hypothesis] = (),
+        limit: int | None = None,
     ) -> list[Hypothesis]:
-        """Beam search's list scored by phones, too, where the model hears them; its best, up to `limit`."""
+        """Beam search's list, and others, scored by phones, too, where the model hears them; its best, up to
+        `limit`."""
         if self.pronunciations is None or posteriors.phones is None:
             return hypotheses[:limit]
         return rescored_by_pronunciation(
-            hypotheses, posteriors.phones, self.pronunciations, self.settings, limit
+            hypotheses, posteriors.phones, self.pronunciations, self.settings, others, limit
         )
 
     def rescore_batch(
@@ -382,7 +388,10 @@ class Transcriber:
             deadline_s=_seconds_left(deadline),
             limit=self._n_searched(options),
         )
-        return self.pronounced(hypotheses, posteriors, self._n_listed(options))
+        if language.phones is None or posteriors.phones is None:
+            return self.pronounced(hypotheses, posteriors, limit=self._n_listed(options))
+        joined, others = self._joined(hypotheses, posteriors, options, language, deadline)
+        return self.pronounced(joined, posteriors, others, self._n_listed(options))
 
     def _n_listed(self, options: DecodingOptions) -> int:
         """Hypotheses that the steps after the search have a use for."""
@@ -395,6 +404,32 @@ class Transcriber:
         if self.pronunciations is None:
             return self._n_listed(options)
         return max(self._n_listed(options), self.settings.pronunciation_nbest or PRONUNCIATION_NBEST)
+
+    def _joined(
+        self,
+        hypotheses: Sequence[Hypothesis],
+        posteriors: Posteriors,
+        options: DecodingOptions,
+        language: Language,
+        deadline: float | None,
+    ) -> tuple[list[Hypothesis], list[Hypothesis]]:
+        """The texts of the search over pieces that phones are asked about, and what a search over phones
+        finds beside them, all scored alike: by whole sums over the pieces."""
+        assert isinstance(language.beam, NativeBeamDecoder)
+        assert language.phones is not None
+        assert posteriors.phones is not None
+        limit = self.settings.pronunciation_nbest or PRONUNCIATION_NBEST
+        left_s = _seconds_left(deadline)
+        found = language.phones.decode(posteriors.phones, limit=limit, deadline_s=left_s)
+        texts = [hypothesis.text for hypothesis in hopeful(hypotheses, self.settings)]
+        known = set(texts)
+        scored = language.beam.score(
+            posteriors.log_probs,
+            texts + [hypothesis.text for hypothesis in found if hypothesis.text not in known],
+            hotwords=self._accepted(options),
+            hotword_weight=self._hotword_weight(options),
+        )
+        return scored[: len(texts)], scored[len(texts) :]
 
     def _compared(
         self, posteriors: Posteriors, found: NBest, options: DecodingOptions

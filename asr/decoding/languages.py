@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from asr.decoding.array_ngram import ArrayNgram, WordNgram
 from asr.decoding.beam import BeamDecoder, make_beam_decoder
-from asr.decoding.mixed_ngram import AnyNgram
+from asr.decoding.mixed_ngram import AnyNgram, MixedNgram
 from asr.decoding.native_beam import NativeBeamDecoder
 from asr.decoding.options import DEFAULT_LM, LM_TEXT_WEIGHT, DecodingOptions, DecodingSettings
+from asr.decoding.phone_search import Lexicon, PhoneBeamDecoder
 from asr.decoding.posted_text import TextReceipt, mixed_in
 from asr.errors import OptionsError
+from asr.pronunciation import Pronunciations
 from asr.tokenizer import Tokenizer
 
 MAX_TEXTS = 8  # posted texts whose mixtures are kept, the latest used; each takes some 10 MB
@@ -29,6 +31,7 @@ class Language:
     lm: AnyNgram
     beam: BeamDecoder
     receipt: TextReceipt | None = None  # of the posted text that is mixed in
+    phones: PhoneBeamDecoder | None = None  # a search over phones with it; beam is then native
 
 
 class Languages:
@@ -40,12 +43,20 @@ class Languages:
         ngrams: Mapping[str, WordNgram],
         settings: DecodingSettings,
         engine: str | None = None,
+        pronunciations: Pronunciations | None = None,
     ) -> None:
-        """ngrams: `DEFAULT_LM` among them. engine: see `make_beam_decoder`, which says what is raised."""
+        """ngrams: `DEFAULT_LM` among them. engine: see `make_beam_decoder`, which says what is raised.
+
+        pronunciations: of a model that hears phones; the native engine then searches over phones, too, where
+        the settings say so.
+        """
         self._tokenizer = tokenizer
         self._settings = settings
+        self._lexicon: Lexicon | None = None
+        if pronunciations is not None and settings.phone_beam_width and settings.pronunciation_weight:
+            self._lexicon = Lexicon(pronunciations)
         self._plain = {
-            name: Language(name, lm, make_beam_decoder(tokenizer, lm, settings, engine))
+            name: self._language(name, lm, make_beam_decoder(tokenizer, lm, settings, engine))
             for name, lm in ngrams.items()
         }
         self._mixed: OrderedDict[_Key, Future[Language]] = OrderedDict()
@@ -97,4 +108,14 @@ class Languages:
     def _mix(self, plain: Language, text: str, weight: float) -> Language:
         assert isinstance(plain.lm, ArrayNgram)  # the native engine has no other
         mixed, receipt = mixed_in(plain.lm, text, weight)
-        return Language(plain.name, mixed, NativeBeamDecoder(self._tokenizer, mixed, self._settings), receipt)
+        beam = NativeBeamDecoder(self._tokenizer, mixed, self._settings)
+        return self._language(plain.name, mixed, beam, receipt)
+
+    def _language(
+        self, name: str, lm: AnyNgram, beam: BeamDecoder, receipt: TextReceipt | None = None
+    ) -> Language:
+        phones = None
+        if self._lexicon is not None and isinstance(beam, NativeBeamDecoder):
+            assert isinstance(lm, ArrayNgram | MixedNgram)  # the native engine has no other
+            phones = PhoneBeamDecoder(self._lexicon, lm, self._settings)
+        return Language(name, lm, beam, receipt, phones)

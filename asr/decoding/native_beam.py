@@ -24,7 +24,7 @@ from asr.decoding.mixture_kernels import Mixture
 from asr.decoding.ngram_kernels import CONTEXT_SIZE
 from asr.decoding.options import DecodingSettings
 from asr.decoding.pieces import check_pieces
-from asr.decoding.posteriors import search_candidates
+from asr.decoding.posteriors import checked_log_probs, prior_divided, search_candidates
 from asr.decoding.prefix_state import (
     History,
     Pieces,
@@ -35,8 +35,9 @@ from asr.decoding.prefix_state import (
     new_history,
     new_workspace,
 )
-from asr.decoding.result import LENGTH, Hypothesis, best_of
-from asr.decoding.word_trie import build_trie, letter_codes
+from asr.decoding.result import ACOUSTIC, LENGTH, Hypothesis, best_of, hypotheses_of
+from asr.decoding.spelling_scores import ExactSpelling
+from asr.decoding.word_trie import SPACE, build_trie, letter_codes
 from asr.errors import DecodingTimeoutError
 from asr.tokenizer import WORD_MARK, Tokenizer
 
@@ -66,9 +67,9 @@ class NativeBeamDecoder:
         self._pieces_text = [piece.replace(WORD_MARK, " ") for piece in tokenizer.pieces]
         words = lm.sorted_words if lm is not None else []
         self._codes = letter_codes([*self._pieces_text, *words])
-        model = _no_ngram() if lm is None else lm
+        model = no_ngram() if lm is None else lm
         mixed = isinstance(model, MixedNgram)
-        mixture = model.mixture if isinstance(model, MixedNgram) else _no_mixture()
+        mixture = model.mixture if isinstance(model, MixedNgram) else no_mixture()
         alpha = settings.alpha * _LN_10 if lm is not None else 0.0
         penalty = settings.unknown_word_logp if lm is not None else 0.0
         numbers = np.array([model.number(word) for word in words], np.int64)
@@ -98,6 +99,7 @@ class NativeBeamDecoder:
         self._longest_piece = max(map(len, self._pieces_text))
         self._n_last = 2 + self._longest_piece
         self._spelling = _as_code_points(self._pieces_text)
+        self._exact = ExactSpelling(tokenizer.pieces) if tokenizer.separator_id is None else None
         self.decode(np.zeros((1, self._vocab_size)))  # compiles
 
     def decode(
@@ -120,12 +122,49 @@ class NativeBeamDecoder:
         """
         started_s = time.monotonic()
         kept_TV = search_candidates(log_probs_TV, self._vocab_size, self._settings)
+        search = self._searching(hotwords, hotword_weight)
+        return self._decode(search, kept_TV, started_s, deadline_s, limit)
+
+    def score(
+        self,
+        log_probs_TV: NDArray[np.floating[Any]],
+        texts: Sequence[str],
+        *,
+        hotwords: Sequence[str] = (),
+        hotword_weight: float | None = None,
+    ) -> list[Hypothesis]:
+        """Texts that others have found as `decode` would have scored them, in the order given.
+
+        texts: words with single spaces between them, of letters that the pieces or the n-gram's words have.
+        `acoustic` sums all of the text's paths, those over labels that the search does not try, too. Raises
+        ValueError on a wrong shape or NaN, and for a tokenizer with a separator between words.
+        """
+        if self._exact is None:
+            raise ValueError("texts cannot be scored where words have a separator between them")
+        checked_TV = checked_log_probs(log_probs_TV, self._vocab_size)
+        acoustics = self._exact.logps(prior_divided(checked_TV, self._settings), texts)
+        search = self._searching(hotwords, hotword_weight)
+        beam = new_beam(max(len(texts), 1), self._n_last, self._context_size)
+        prefix_search.prepare(search, beam, new_workspace(1, 1, self._vocab_size, 1))
+        beam.texts[:], beam.contexts[:] = beam.texts[0], beam.contexts[0]
+        codes = {" ": SPACE, **self._codes}
+        letters = np.array([codes[letter] for text in texts for letter in text], np.int64)
+        first = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        parts = np.zeros((len(texts), 4))
+        prefix_search.read_texts(search, beam, letters, first, len(texts))
+        prefix_search.finish(search, beam, len(texts), parts)
+        parts_N6 = np.zeros((len(texts), 6))
+        parts_N6[:, ACOUSTIC], parts_N6[:, 1:3] = acoustics, parts[:, 1:3]
+        parts_N6[:, LENGTH] = self._settings.beta * parts[:, 3]
+        return hypotheses_of(texts, parts_N6)
+
+    def _searching(self, hotwords: Sequence[str], hotword_weight: float | None) -> Search:
+        """The search for a request's hotwords."""
         weight = self._settings.hotword_weight if hotword_weight is None else hotword_weight
-        search = self._search
         if weight > 0 and (phrases := self._spellable(hotwords)):
             weights = self._weights._replace(hotword=weight, has_hotwords=1)
-            search = search._replace(hotwords=self._automaton(tuple(phrases)), weights=weights)
-        return self._decode(search, kept_TV, started_s, deadline_s, limit)
+            return self._search._replace(hotwords=self._automaton(tuple(phrases)), weights=weights)
+        return self._search
 
     def _decode(
         self,
@@ -228,7 +267,7 @@ def _added_up(texts: Sequence[str], parts: NDArray[np.float64]) -> tuple[list[st
 
 
 @functools.cache
-def _no_ngram() -> ArrayNgram:
+def no_ngram() -> ArrayNgram:
     """Stands where kernels take a model that they never ask."""
     one = np.zeros(4, np.float32)
     words = [END, BEGIN, UNKNOWN, "a"]
@@ -236,6 +275,6 @@ def _no_ngram() -> ArrayNgram:
 
 
 @functools.cache
-def _no_mixture() -> Mixture:
+def no_mixture() -> Mixture:
     """Stands where kernels take a mixture that they never ask."""
-    return Mixture(_no_ngram().arrays, np.zeros(0, np.int64), 0, 0.0)
+    return Mixture(no_ngram().arrays, np.zeros(0, np.int64), 0, 0.0)

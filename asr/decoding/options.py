@@ -68,6 +68,9 @@ class DecodingSettings:
     pronunciation_nbest: int | None = None  # texts that phones score; None: PRONUNCIATION_NBEST
     phone_prior_weight: float | None = None  # power of `phone_prior` that phones' posteriors are divided by
     phone_prior: tuple[float, ...] | None = None  # (P,) mean posterior of each phone output, on dev
+    # Hypotheses kept per frame of phones by a search over them, whose texts join the pieces'; None, 0: none.
+    phone_beam_width: int | None = None
+    phone_alpha: float | None = None  # alpha in that search alone; None: the same
 
     def __post_init__(self) -> None:
         if self.beam_width < 1 or self.rescore_nbest < 1 or self.max_tokens_per_frame < 1:
@@ -90,6 +93,8 @@ class DecodingSettings:
             raise OptionsError("phone_prior_weight needs phone_prior")
         if self.phone_prior and min(self.phone_prior) <= 0:
             raise OptionsError("phone_prior must be probabilities above 0")
+        if self.phone_beam_width is not None and self.phone_beam_width < 0:
+            raise OptionsError("phone_beam_width must be at least 0")
 
 
 _PRIORS = ("label_prior", "phone_prior")
@@ -102,6 +107,8 @@ _LEFT_OUT = (  # of bundle.json where no choice was made
     "pronunciation_nbest",
     "phone_prior_weight",
     "phone_prior",
+    "phone_beam_width",
+    "phone_alpha",
 )
 
 

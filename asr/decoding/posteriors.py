@@ -61,6 +61,13 @@ def search_candidates(
     return kept_TV
 
 
+def prior_divided(log_probs_TV: NDArray[np.float64], settings: DecodingSettings) -> NDArray[np.float64]:
+    """By the labels' prior where the settings say so."""
+    if not (settings.prior_weight and settings.label_prior):
+        return log_probs_TV
+    return divided_by_prior(log_probs_TV, np.array(settings.label_prior), settings.prior_weight)
+
+
 def divided_by_prior(
     log_probs_TV: NDArray[np.floating[Any]], prior_V: NDArray[np.float64], weight: float
 ) -> NDArray[np.float64]:

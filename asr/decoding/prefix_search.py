@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from asr.decoding import hotword_trie, mixture_kernels, ngram_kernels
 from asr.decoding.hotword_trie import DEAD, START
 from asr.decoding.jit import inner_kernel, kernel, step_kernel
+from asr.decoding.phone_state import PhoneSearch
 from asr.decoding.prefix_state import STAYS, Beam, History, Pieces, Search, Spelling, Workspace
 from asr.decoding.word_trie import OUTSIDE, ROOT, SPACE, WordTrie, walk
 
@@ -103,7 +104,9 @@ def copy_context(source: NDArray[np.int64], i: int, target: NDArray[np.int64], j
 
 
 @step_kernel
-def advance(search: Search, context: NDArray[np.int64], word: int, after: NDArray[np.int64]) -> float:
+def advance(
+    search: Search | PhoneSearch, context: NDArray[np.int64], word: int, after: NDArray[np.int64]
+) -> float:
     """log10 P(word | context) of the n-gram, a text's own mixed in or not; writes the context after it."""
     own, mixture = word, search.mixture
     if search.weights.has_mixture and word >= mixture.first_size:
@@ -521,3 +524,29 @@ def spell_texts(
         written[n] = _LINE_FEED
         n += 1
     return n
+
+
+@kernel
+def read_texts(
+    search: Search, beam: Beam, letters: NDArray[np.int64], first: NDArray[np.int64], n_texts: int
+) -> None:
+    """Lets the first texts of a beam, all empty, be what letters say: codes, a SPACE between words.
+
+    first: (W + 1,) where each text's letters begin. Acoustics apart it is as if the search had found them.
+    """
+    for i in range(n_texts):
+        text = beam.texts[i]
+        for place in range(first[i], first[i + 1]):
+            letter = letters[place]
+            if letter == SPACE:
+                end_word(search, beam, i)
+                text.finished, text.earned, text.hot = text.end_finished, text.end_earned, text.end_hot
+                text.covered, text.unknown = text.end_covered, text.end_unknown
+                copy_context(beam.end_contexts, i, beam.contexts, i)
+                text.trie = ROOT
+            else:
+                text.words += text.trie == ROOT
+                text.trie = walk(search.trie, text.trie, letter)
+                if search.weights.has_hotwords:
+                    text.hot = search.hotwords.goto[text.hot, letter]
+            text.ended = 0

@@ -6,7 +6,8 @@ Shapes: W words, N nodes, L letters of the longest word.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,35 +40,44 @@ def build_trie(
     letters = frozenset(codes)
     kept = [i for i, word in enumerate(words) if word and letters.issuperset(word)]
     kept.sort(key=words.__getitem__)  # codes ascend as characters do
-    letters_WL = _letter_matrix([words[i] for i in kept], codes)
-    lengths_W = (letters_WL > 0).sum(axis=1)
-    shared_W = _shared_with_previous(letters_WL)
-    firsts: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]  # first word below each node, depth by depth
-    letter, parent = [np.zeros(1, np.int64)], [np.full(1, -1)]
-    n_nodes = 1
-    for depth in range(letters_WL.shape[1]):
-        first = np.flatnonzero((shared_W <= depth) & (lengths_W > depth))
-        above = n_nodes - len(firsts[-1])
-        parent.append(above + np.searchsorted(firsts[-1], first, side="right") - 1)
-        letter.append(letters_WL[first, depth])
-        firsts.append(first)
-        n_nodes += len(first)
-    parents_N, first_words_N = np.concatenate(parent), np.concatenate(firsts)
-    depths_N = np.repeat(np.arange(len(firsts)), [len(first) for first in firsts])
-    word_N, ahead_N = np.full(n_nodes, -1), np.full(n_nodes, -np.inf)
-    if kept:
-        ends = np.flatnonzero(lengths_W[first_words_N] == depths_N)
-        chosen = np.array(kept)[first_words_N[ends]]
-        word_N[ends], ahead_N[ends] = numbers[chosen], values[chosen]
-    for below in np.split(np.arange(n_nodes), np.cumsum([len(f) for f in firsts])[:-1])[:0:-1]:
-        np.maximum.at(ahead_N, parents_N[below], ahead_N[below])
-    first_child = np.searchsorted(parents_N[1:], np.arange(n_nodes + 1)) + 1
+    nodes = laid_out(_letter_matrix([words[i] for i in kept], codes))
+    word_N, ahead_N = np.full(len(nodes.code), -1), np.full(len(nodes.code), -np.inf)
+    word_N[nodes.end], ahead_N[nodes.end] = numbers[kept], values[kept]
+    for first, last in reversed(list(pairwise(nodes.levels[1:]))):
+        np.maximum.at(ahead_N, nodes.parent[first:last], ahead_N[first:last])
     return WordTrie(
-        first_child.astype(np.int32),
-        np.concatenate(letter).astype(np.int32),
-        word_N.astype(np.int32),
-        ahead_N,
+        nodes.first_child.astype(np.int32), nodes.code.astype(np.int32), word_N.astype(np.int32), ahead_N
     )
+
+
+class Nodes(NamedTuple):
+    """The nodes of a trie, level by level."""
+
+    levels: Sequence[int]  # where each depth's nodes begin, and the number of all
+    first_child: NDArray[np.int64]  # (N + 1,)
+    code: NDArray[np.int64]  # (N,) that leads to the node; the root's is 0
+    parent: NDArray[np.int64]  # (N,) the root's is -1
+    end: NDArray[np.int64]  # (W,) where each row ends
+
+
+def laid_out(codes_WL: NDArray[np.integer[Any]]) -> Nodes:
+    """The trie of rows of codes, which are sorted and end in zeros; no other code is 0."""
+    lengths_W = (codes_WL > 0).sum(axis=1)
+    shared_W = _shared_with_previous(codes_WL)
+    code, parent = [np.zeros(1, np.int64)], [np.full(1, -1)]
+    levels = [0, 1]
+    above_W = end_W = np.zeros(len(codes_WL), np.int64)  # each row's node at the depth reached
+    for depth in range(codes_WL.shape[1]):
+        begins_W = (shared_W <= depth) & (lengths_W > depth)
+        rows = np.flatnonzero(begins_W)
+        parent.append(above_W[rows])
+        code.append(codes_WL[rows, depth])
+        above_W = levels[-1] + np.cumsum(begins_W) - 1
+        end_W = np.where(lengths_W == depth + 1, above_W, end_W)
+        levels.append(levels[-1] + len(rows))
+    parents_N = np.concatenate(parent)
+    first_child = np.searchsorted(parents_N[1:], np.arange(levels[-1] + 1)) + 1
+    return Nodes(levels, first_child, np.concatenate(code).astype(np.int64), parents_N, end_W)
 
 
 @inner_kernel
@@ -93,7 +103,7 @@ def _letter_matrix(words: Sequence[str], codes: Mapping[str, int]) -> NDArray[np
     return letters_WL
 
 
-def _shared_with_previous(letters_WL: NDArray[np.int64]) -> NDArray[np.int64]:
+def _shared_with_previous(letters_WL: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """(W,): how many letters each word begins with as the one before it does."""
     if not letters_WL.size:
         return np.zeros(len(letters_WL), np.int64)
