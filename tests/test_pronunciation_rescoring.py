@@ -58,7 +58,7 @@ def test_a_limit_keeps_the_best_of_both_readings() -> None:
     phones_TP = random_log_probs(20, 8, seed=4, spread=3.0)
     every = rescored_by_pronunciation(found(), phones_TP, Spoken(), SETTINGS)
     assert rescored_by_pronunciation(found(), phones_TP, Spoken(), SETTINGS, limit=2) == every[:2]
-    assert rescored_by_pronunciation(found(), phones_TP, Spoken(), DecodingSettings(), 2) == found()[:2]
+    assert rescored_by_pronunciation(found(), phones_TP, Spoken(), DecodingSettings(), limit=2) == found()[:2]
 
 
 def test_hopeless_texts_are_not_pronounced() -> None:
