@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from asr.bundle import ACOUSTIC, EVALUATION, MODEL_CARD, NGRAM, TOKENIZER, UNIGRAMS, Bundle
@@ -91,6 +92,19 @@ def test_the_bundle_transcribes_as_the_parts_did(
     options = DecodingOptions("beam_lm_rescore", nbest=5)
     transcripts = [t.transcribe(recording, options) for t in (new, Transcriber.load(tiny_bundle))]
     assert replace(transcripts[0], timings_ms={}) == replace(transcripts[1], timings_ms={})
+
+
+def test_half_the_bits_make_half_the_file_and_the_same_texts(run: Run, runs: Path, recording: bytes) -> None:
+    texts, sizes = [], []
+    for more in ((), ("--half",)):
+        run(*NEW, *more)
+        new = Transcriber.load(runs / "models" / "new")
+        texts.append(new.transcribe(recording, DecodingOptions("greedy")).text)
+        sizes.append(new.bundle.files[ACOUSTIC].size)
+    assert texts[0] == texts[1]
+    assert 0.4 < sizes[1] / sizes[0] < 0.7
+    kinds = {weight.dtype for weight in load_file(runs / "models" / "new" / ACOUSTIC).values()}
+    assert kinds == {torch.float16}
 
 
 def test_the_card_and_the_summary_tell_where_it_comes_from(run: Run, runs: Path) -> None:

@@ -22,6 +22,10 @@ SHAPES = {
     "4x": SMALL,
     "8x, two outputs a frame": replace(SMALL, subsampling=8, upsampling=2, conv_blocks=2),
     "phones too": replace(SMALL, subsampling=8, phones=9),
+    "a tower": replace(
+        SMALL, subsampling=8, phones=9, tower_blocks=2, tower_channels=4, tower_width=18, tower_bottleneck=6
+    ),
+    "both by shares": replace(SMALL, subsampling=8, phones=70, tower_blocks=1, tower_share=0.4),
     "several panels": replace(SMALL, vocab_size=70, width=70, gru_hidden=34, conv_channels=34),
 }
 CPU = torch.device("cpu")
@@ -53,10 +57,13 @@ def test_it_hears_what_the_torch_model_hears(shape: ResidualGruSettings) -> None
         np.testing.assert_allclose(found, wanted, atol=1e-2)
 
 
+@pytest.mark.parametrize("shape", [SMALL, SHAPES["a tower"]], ids=["no tower", "tower"])
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=14), st.randoms())
-def test_a_recording_gives_the_same_bits_alone_and_in_any_batch(lengths: list[int], random: object) -> None:
-    model = Int16Gru(_model(SMALL))
+def test_a_recording_gives_the_same_bits_alone_and_in_any_batch(
+    shape: ResidualGruSettings, lengths: list[int], random: object
+) -> None:
+    model = Int16Gru(_model(shape))
     features = _features(lengths)
     alone = [model([one])[0] for one in features]
     order = list(range(len(features)))

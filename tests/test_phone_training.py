@@ -212,7 +212,7 @@ def test_first_weights_may_lack_the_phone_layer_and_nothing_else(
     first = tmp_path / "plain" / "model.safetensors"
     tiny_steps = ("optim.epochs=1", "optim.lr=1e-9", "optim.weight_decay=0.0")
     train(_config(workplace, *tiny_steps), tmp_path / "phones", init=first)
-    assert "the first weights are of a model without phones" in capsys.readouterr().out
+    assert "the first weights have no phone layer" in capsys.readouterr().out
     found, given = load_file(tmp_path / "phones" / "model.safetensors"), load_file(first)
     assert {name for name in found if name not in given} == {
         f"phone_{layer}.{kind}" for layer in ("norm", "output") for kind in ("weight", "bias")
@@ -231,7 +231,7 @@ def test_first_weights_may_lack_the_phone_layer_and_nothing_else(
         ("loss.phone_ctc=0.0", r"crf needs phone_ctc"),
         ("data.lexicon=''", r"loss\.phone_ctc needs data\.lexicon"),
         ("model.upsampling=2", r"model\.phones must be .* 0 with upsampling"),
-        ("loss.crf=1.5", r"crf in 0\.\.1"),
+        ("loss.crf=1.5", r"crf must be in 0\.\.1"),
     ],
 )
 def test_what_does_not_fit_the_phones_is_refused(workplace: Path, override: str, message: str) -> None:

@@ -89,7 +89,7 @@ def test_a_run_without_stages_is_one(tmp_path: Path) -> None:
         ("[model]\nself_condition_every = 2\n", r"self_condition_every needs loss\.inter_ctc"),
         ("[model]\ngru_blocks = 1\n[loss]\ninter_ctc = 0.3\n", r"inter_ctc: the model has no block"),
         ("[loss]\ninter_ctc = 1.5\n", r"inter_ctc must be in 0\.\.1"),
-        ("[loss]\nphone_ctc = 1.0\n", r"phone_ctc must be in 0\.\.1"),
+        ("[loss]\nphone_ctc = 1.1\n", r"phone_ctc and crf must be in 0\.\.1"),
         ("[loss]\ncrf = 0.5\n", r"crf needs phone_ctc"),
         ("[loss]\nphone_ctc = 0.4\n", r"loss\.phone_ctc needs data\.lexicon"),
         ('[[stages]]\nname = "x"\n[stages.loss]\nphone_ctc = 0.4\n', r"loss\.phone_ctc needs data\.lexicon"),

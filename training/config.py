@@ -47,10 +47,16 @@ class ResidualGruConfig:
     gru_blocks: int = 4
     dropout: float = 0.1
     self_condition_every: int = 0
+    tower_blocks: int = 0
+    tower_channels: int = 32
+    tower_width: int = 512
+    tower_bottleneck: int = 192
+    tower_share: float = 1.0
 
     def settings(self, vocab_size: int, n_mels: int, phones: int = 0) -> ResidualGruSettings:
-        """phones: outputs of the phone layer; 0: there is none."""
-        return ResidualGruSettings(vocab_size=vocab_size, n_mels=n_mels, phones=phones, **_without_kind(self))
+        """phones: outputs of the phone layer and tower; 0: there are none."""
+        values = _without_kind(self) | ({} if phones else {"tower_blocks": 0})
+        return ResidualGruSettings(vocab_size=vocab_size, n_mels=n_mels, phones=phones, **values)
 
 
 @dataclass(frozen=True)
@@ -95,12 +101,12 @@ class LossConfig:
     cr_ctc: float = (
         0.0  # weight of the agreement of two masked views, 0.2 in the paper; doubles a step's cost
     )
-    phone_ctc: float = 0.0  # share of the loss that the phone layer gets
+    phone_ctc: float = 0.0  # share of the loss that the phone layer gets; 1: the phone tower learns alone
     crf: float = 0.0  # weight of log Z beside the phones' CTC (training/label_graph.py); 1 is CTC-CRF whole
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.phone_ctc < 1.0 or not 0.0 <= self.crf <= 1.0:
-            raise ValueError("phone_ctc must be in 0..1, 1 excluded, and crf in 0..1")
+        if not 0.0 <= self.phone_ctc <= 1.0 or not 0.0 <= self.crf <= 1.0:
+            raise ValueError("phone_ctc and crf must be in 0..1")
         if self.crf and not self.phone_ctc:
             raise ValueError("crf needs phone_ctc: it is a part of the phones' loss")
         if not 0.0 <= self.inter_ctc < 1.0 or self.cr_ctc < 0.0 or self.inter_ctc_every < 0:
@@ -264,6 +270,8 @@ def _check_loss(config: TrainConfig) -> None:
         raise ConfigError("model.self_condition_every needs loss.inter_ctc: its posteriors must be trained")
     if config.loss.phone_ctc and not config.data.lexicon:
         raise ConfigError("loss.phone_ctc needs data.lexicon: phones come from there")
+    if config.loss.phone_ctc == 1.0 and not getattr(config.model, "tower_blocks", 0):
+        raise ConfigError("loss.phone_ctc of 1 needs model.tower_blocks: nothing else learns then")
     if config.data.lexicon and not config.loss.phone_ctc:
         raise ConfigError("data.lexicon needs loss.phone_ctc: the phone layer must be trained")
     try:

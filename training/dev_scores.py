@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from asr.acoustic.kinds import AcousticSettings, build
+from asr.acoustic.phones import phone_log_probs
 from asr.bundle import KENLM, NGRAM, UNIGRAMS
 from asr.decoding.array_ngram import load_ngram
 from asr.decoding.beam import BeamDecoder, make_beam_decoder
@@ -43,6 +45,7 @@ class DevScores:
         return "  ".join(
             f"{name} {scores['wer']:.1%}/{scores['cer']:.1%}"
             + (f" beam {scores['beam_wer']:.1%}/{scores['beam_cer']:.1%}" if "beam_wer" in scores else "")
+            + (f" phones {scores['per']:.1%}" if "per" in scores else "")
             for name, scores in self.sets.items()
         )
 
@@ -70,6 +73,8 @@ def score_dev(
     model.load_state_dict(weights, strict=True)
     texts: dict[int, str] = {}
     beam_texts: dict[int, str] = {}
+    phones: dict[int, str] = {}
+    by_set: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for_beam = set(_first_of_each_set(dev, log.beam_utterances)) if beam else set()
     for indices in epoch_batches(dev.durations_s, np.ones(len(dev), int), batch_s=BATCH_S, seed=0, epoch=0):
         features_BTF, lengths_B, *_ = dev.batch(indices, device)
@@ -78,12 +83,25 @@ def score_dev(
         for index, padded_TV, length in zip(indices, log_probs_BTV.cpu().numpy(), lengths, strict=True):
             log_probs_TV = padded_TV[:length, : dev.tokenizer.vocab_size]
             texts[int(index)] = greedy(log_probs_TV, dev.tokenizer).text
+            if dev.phones:
+                phones[int(index)] = _greedy_phones(padded_TV[:length], dev.tokenizer.vocab_size)
             if beam and index in for_beam:
                 beam_texts[int(index)] = beam.decode(log_probs_TV)[0].text
     sets = _rates(dev, texts, "")
     for name, scores in _rates(dev, beam_texts, "beam_").items():
         sets[name] |= scores
+    for index, spoken in phones.items():
+        by_set[dev.utterances[index].set].append((" ".join(map(str, dev.phones[index])), spoken))
+    for name, pairs in by_set.items():
+        references, found = zip(*pairs, strict=True)
+        sets[name]["per"] = word_error_rate(references, found, resamples=0).rate
     return DevScores(sets, _worst(dev, texts, log.examples))
+
+
+def _greedy_phones(rows_TC: np.ndarray, vocab_size: int) -> str:
+    """The likeliest path's labels, as words are written."""
+    best = phone_log_probs(rows_TC, vocab_size).argmax(axis=1).tolist()
+    return " ".join(str(label) for label, _ in groupby(best) if label)
 
 
 def _first_of_each_set(dev: Corpus, limit: int) -> list[int]:

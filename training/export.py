@@ -19,6 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+
 from asr.bundle import (
     ACOUSTIC,
     EVALUATION,
@@ -69,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FOLDER",
         help="further n-grams of `asr-train ngram` that a request may name; NAME= removes one",
     )
+    parser.add_argument("--half", action="store_true", help="acoustic weights in 16 bits: half the size")
     parser.add_argument("--name", help="of the bundle (default: its folder's)")
     parser.add_argument("--notes", type=Path, help="Markdown for the model card: data, licences, limits")
     parser.add_argument("--decoding", type=Path, help="another bundle, to start from its decoding weights")
@@ -105,7 +109,7 @@ def export(args: argparse.Namespace) -> Bundle:
         raise ValueError("a new bundle needs --ngram and --gpt2 beside --acoustic")
     run = _read_json(args.acoustic / "train.json")
     contents: dict[str, Path | bytes] = {
-        ACOUSTIC: args.acoustic / "model.safetensors",
+        ACOUSTIC: _weights(args.acoustic / "model.safetensors", half=args.half),
         TOKENIZER: args.tokenizer or args.acoustic / "tokenizer.model",
     }
     for name in (LEXICON, G2P):  # of a run that learnt phones
@@ -127,6 +131,15 @@ def export(args: argparse.Namespace) -> Bundle:
         Transcriber.load(draft.path, "cpu").self_test()
         contents[MODEL_CARD] = model_card(draft, {"evaluations": []}).encode()
     return Bundle.save(args.out, settings, contents)
+
+
+def _weights(path: Path, *, half: bool) -> Path | bytes:
+    """The file, or its content with float16 for float32: what loads it computes in its own precision."""
+    if not half:
+        return path
+    with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+        metadata = file.metadata()
+    return save({name: value.half() for name, value in load_file(path).items()}, metadata)
 
 
 def add_measurements(

@@ -20,7 +20,9 @@ from torch.nn import functional
 
 from asr.acoustic.kinds import AcousticModel
 from asr.acoustic.masking import frame_mask
+from asr.acoustic.phone_tower import ROW_FEATURES
 from asr.acoustic.phones import PHONE_FRAMES, phone_log_probs
+from asr.acoustic.residual_gru import ResidualGru
 from training.config import LossConfig, OptimConfig
 from training.label_graph import LabelGraph
 
@@ -75,6 +77,7 @@ class Objective:
         self._vocab_size = model.settings.vocab_size
         self._blocks = loss.blocks(model.settings)
         self._dtype = AUTOCAST[optim.autocast]
+        self._tower = model.tower if loss.phone_ctc == 1.0 and isinstance(model, ResidualGru) else None
         self._at_blocks: Callable[..., tuple[list[torch.Tensor], torch.Tensor]] = model.at_blocks
         if optim.compile:
             self._at_blocks = torch.compile(model.at_blocks, backend=optim.compile, dynamic=True)
@@ -88,7 +91,12 @@ class Objective:
             for values in (batch.lengths_B, batch.targets_BL, batch.target_lengths_B)
         )
         with torch.autocast(features_BTF.device.type, self._dtype, enabled=self._dtype is not None):
-            outputs, out_lengths_B = self._at_blocks(features_BTF, lengths_B, self._blocks)
+            if self._tower is not None:
+                of_tower_BTP = self._tower(features_BTF, lengths_B)
+            else:
+                outputs, out_lengths_B = self._at_blocks(features_BTF, lengths_B, self._blocks)
+        if self._tower is not None:
+            return self._of_tower(of_tower_BTP, lengths_B, batch, n_labels)
         phones = [] if batch.phones_BL is None else [phone_log_probs(o, self._vocab_size) for o in outputs]
         *inner, last_BTV = [o[..., : self._vocab_size] for o in outputs] if phones else outputs
         losses = [
@@ -108,6 +116,15 @@ class Objective:
             loss, phone_ctc, log_z = self._of_phones(phones, PHONE_FRAMES * out_lengths_B, batch, n_labels)
             total = (1 - self._loss.phone_ctc) * total + self._loss.phone_ctc * loss
         return total, torch.stack([ctc, inter, cr, phone_ctc, log_z]).detach()
+
+    def _of_tower(
+        self, phones_BTP: torch.Tensor, lengths_B: torch.Tensor, batch: Batch, n_labels: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `__call__`, where the phone tower learns alone."""
+        out_lengths_B = PHONE_FRAMES * -(-lengths_B // ROW_FEATURES)
+        total, phone_ctc, log_z = self._of_phones([phones_BTP], out_lengths_B, batch, n_labels)
+        none = torch.zeros_like(phone_ctc)
+        return total, torch.stack([phone_ctc, none, none, phone_ctc, log_z]).detach()
 
     def _of_phones(
         self, outputs: list[torch.Tensor], lengths_B: torch.Tensor, batch: Batch, n_labels: int

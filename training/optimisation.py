@@ -10,9 +10,10 @@ from training.config import OptimConfig
 
 
 def make_optimizer(model: torch.nn.Module, optim: OptimConfig) -> torch.optim.AdamW:
-    """Biases and norms are not decayed."""
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
+    """Of what learns. Biases and norms are not decayed."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in learning if p.ndim >= 2]
+    others = [p for p in learning if p.ndim < 2]
     groups = [
         {"params": decayed, "weight_decay": optim.weight_decay},
         {"params": others, "weight_decay": 0.0},

@@ -45,7 +45,9 @@ from training.step import StepResult, take_step
 from training.views import as_batch, corpus_config, fetch
 from training.whole_file import write_json, write_tensors
 
-PHONE_LAYER = "phone_"  # how its parameters' names begin
+# How the names of parameters begin that a run's first weights may lack: those of what hears phones.
+ADDED = ("phone_", "tower.")
+TOWER = "tower."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +104,7 @@ def train(
     run = Run(config, folder, board, tokenizer, pronunciations, processes, began_s, stop_after_steps)
     weights = load_file(init) if init else None
     scores = DevScores()
+    torch.set_flush_denormal(True)  # gradients of certain frames are full of them, and a step half as fast
     try:
         for wave in config.waves()[progress.stage :]:
             data = Path(wave.config.data.train)
@@ -133,6 +136,7 @@ def train(
             write_json(out / "train.json", summary)
             folder.say(f"done -> {out / 'model.safetensors'}")
     finally:
+        torch.set_flush_denormal(False)
         board.close()
         leave_processes()
 
@@ -158,14 +162,16 @@ def _start(
     settings = run.config.model.settings(run.tokenizer.vocab_size, corpus.features.n_mels, n_phones)
     model = build(settings).to(run.processes.device)
     if weights:
-        own = {k: v for k, v in model.state_dict().items() if k.startswith(PHONE_LAYER)}
-        if own and not any(name.startswith(PHONE_LAYER) for name in weights):
-            run.folder.say("the first weights are of a model without phones: their layer starts at random")
-            weights = own | weights
+        own = {k: v for k, v in model.state_dict().items() if k.startswith(ADDED) and k not in weights}
+        for part in sorted({"tower" if name.startswith(TOWER) else "phone layer" for name in own}):
+            run.folder.say(f"the first weights have no {part}: it starts at random")
+        weights = own | weights
         try:
             model.load_state_dict(weights, strict=True)
         except RuntimeError as error:
             raise ConfigError(f"these first weights are another model's: {error}") from error
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(wave.config.loss.phone_ctc < 1.0 or name.startswith(TOWER))
     state = TrainingState.start(model, wave.config.optim, progress, run.processes.device)
     if saved:
         saved.restore(state, run.tokenizer.model_proto)
@@ -182,7 +188,7 @@ def _run_wave(run: Run, wave: Wave, corpus: Corpus, state: TrainingState) -> Dev
     The scores after the last epoch; None when it stopped after so many steps.
     """
     config, optim, progress = wave.config, wave.config.optim, state.progress
-    dev = Corpus(Path(config.data.dev), run.tokenizer, config)
+    dev = Corpus(Path(config.data.dev), run.tokenizer, config, run.pronunciations)
     # Views are masked before they leave for the device.
     device = torch.device("cpu") if config.loss.cr_ctc else run.processes.device
     loader = Loader(corpus.maker, device, workers=config.data.workers, prefetch=config.data.prefetch)

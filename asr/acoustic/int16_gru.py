@@ -17,9 +17,10 @@ from torch import nn
 
 from asr.acoustic import int16_kernels as kernels
 from asr.acoustic.dot_tile import PANEL, ROWS
-from asr.acoustic.int16_kernels import LARGEST, Floats, Gru, Int16s, Matrix, Sums, Work
+from asr.acoustic.int16_kernels import LARGEST, Floats, Gru, Int16s, Matrix, Sums, TimeLayer, TimeWork, Work
 from asr.acoustic.intermediate import upsampled_log_probs
-from asr.acoustic.phones import PHONE_FRAMES, with_phones
+from asr.acoustic.phone_tower import ROW_FEATURES, STRIDES, PhoneTower, TimeBlock
+from asr.acoustic.phones import PHONE_FRAMES, mixed_phones, with_phones
 from asr.acoustic.residual_gru import ConvBlock, GruBlock, ResidualGru, ResidualGruSettings, Stride
 
 _LARGEST_SUM = 2**31 - 1
@@ -28,7 +29,9 @@ _TINY = 1e-20
 
 def fits(settings: ResidualGruSettings) -> bool:
     """Whether a model of these settings can be computed so: pairs of values, no self-conditioning."""
-    sizes = (settings.conv_channels, settings.width, settings.gru_hidden)
+    sizes = [settings.conv_channels, settings.width, settings.gru_hidden]
+    if settings.tower_blocks:
+        sizes += [settings.tower_channels, settings.tower_width, settings.tower_bottleneck]
     return not settings.self_condition_every and all(size % 2 == 0 for size in sizes)
 
 
@@ -48,6 +51,7 @@ class Int16Gru:
         self._grus = [_gru(block) for block in model.gru_blocks if isinstance(block, GruBlock)]
         # Both output layers read the same normalised values: one matrix.
         outputs = [_after(model.final_norm, model.output.weight, model.output.bias)]
+        self._tower = Int16Tower(model.tower) if settings.tower_blocks else None
         if settings.phones:
             layer = model.phone_output
             outputs.append(_after(model.phone_norm, layer.weight, layer.bias))
@@ -75,15 +79,19 @@ class Int16Gru:
         n_columns = settings.vocab_size * settings.upsampling + PHONE_FRAMES * settings.phones
         logits_NC = _projected(x_ND, True, self._output, n_columns)
         return [
-            self._log_probs(torch.from_numpy(logits_TC)[None]) for logits_TC in np.split(logits_NC, ends[:-1])
+            self._log_probs(torch.from_numpy(logits_TC)[None], features_TF)
+            for logits_TC, features_TF in zip(np.split(logits_NC, ends[:-1]), features, strict=True)
         ]
 
-    def _log_probs(self, logits_1TC: torch.Tensor) -> Floats:
+    def _log_probs(self, logits_1TC: torch.Tensor, features_TF: Floats) -> Floats:
         settings = self._settings
         n_pieces = settings.vocab_size * settings.upsampling
         pieces_1TV = upsampled_log_probs(logits_1TC[..., :n_pieces], settings.upsampling)
         if settings.phones:
             phones_1TP = upsampled_log_probs(logits_1TC[..., n_pieces:], PHONE_FRAMES)
+            if self._tower is not None:
+                of_tower_1TP = torch.from_numpy(self._tower(features_TF))[None]
+                phones_1TP = mixed_phones(phones_1TP, of_tower_1TP, settings.tower_share)
             pieces_1TV = with_phones(pieces_1TV, phones_1TP)
         return pieces_1TV[0].numpy()
 
@@ -95,14 +103,65 @@ class Int16Gru:
             padded_TFC, scale = _padded(x_MC, n_bands)
             n_frames, n_bands = (n_frames + 1) // 2, n_bands // 2
             x_MC = np.empty((n_frames * n_bands, n_channels), dtype=np.float32)
-            kernels.convolve(padded_TFC, scale, 2, matrix, True, _sums(n_bands, matrix), x_MC)
+            kernels.convolve(padded_TFC, scale, (2, 2), matrix, True, _sums(n_bands, matrix), x_MC)
         y_MC = np.empty_like(x_MC)
         for weight_C, bias_C, matrix_1, matrix_2 in self._blocks:
             sums_FP = _sums(n_bands, matrix_1)
             kernels.norm_gelu(x_MC, weight_C, bias_C, y_MC)
-            kernels.convolve(*_padded(y_MC, n_bands), 1, matrix_1, True, sums_FP, y_MC)
-            kernels.convolve(*_padded(y_MC, n_bands), 1, matrix_2, False, sums_FP, x_MC)
+            kernels.convolve(*_padded(y_MC, n_bands), (1, 1), matrix_1, True, sums_FP, y_MC)
+            kernels.convolve(*_padded(y_MC, n_bands), (1, 1), matrix_2, False, sums_FP, x_MC)
         return _projected(x_MC.reshape(n_frames, -1), False, self._projection, self._settings.width)
+
+
+class Int16Tower:
+    """A `PhoneTower` that hears one recording."""
+
+    def __init__(self, model: PhoneTower) -> None:
+        self._strides = [_convolution(layer) for layer in model.strides if isinstance(layer, nn.Conv2d)]
+        self._width, n_flat = model.projection.weight.shape
+        n_channels = self._strides[-1][1]
+        by_channel = _numbers(model.projection.weight).reshape(self._width, n_channels, -1)
+        by_band = by_channel.swapaxes(1, 2).reshape(self._width, 1, n_flat)
+        self._projection = _packed(by_band, _numbers(model.projection.bias))
+        self._layers = [_time_layer(block) for block in model.blocks if isinstance(block, TimeBlock)]
+        self._bottleneck = model.bottleneck
+        self._output = _packed(*_after(model.norm, model.output.weight, model.output.bias))
+        self._n_phones = len(model.output.bias)
+
+    def __call__(self, features_TF: Floats) -> Floats:
+        """What the tower gives for (T, F), T at least 1."""
+        n_bands = features_TF.shape[1]
+        n_frames = ROW_FEATURES * -(-len(features_TF) // ROW_FEATURES)
+        x_MC = np.zeros((n_frames * n_bands, 1), dtype=np.float32)
+        x_MC[: features_TF.size, 0] = np.ravel(features_TF)
+        for (matrix, n_channels), strides in zip(self._strides, STRIDES, strict=True):
+            padded_TFC, scale = _padded(x_MC, n_bands)
+            n_frames, n_bands = n_frames // strides[0], n_bands // strides[1]
+            x_MC = np.empty((n_frames * n_bands, n_channels), dtype=np.float32)
+            kernels.convolve(padded_TFC, scale, strides, matrix, True, _sums(n_bands, matrix), x_MC)
+        x_TD = _projected(x_MC.reshape(n_frames, -1), False, self._projection, self._width)
+        first = self._layers[0]
+        work = TimeWork(
+            normed_TD=np.empty_like(x_TD),
+            quantised_TD=np.empty((n_frames + 2, self._width), dtype=np.int16),
+            narrow_TP=_sums(n_frames, first.narrow),
+            inner_TR=np.empty((n_frames, self._bottleneck), dtype=np.float32),
+            inner_quantised_TR=np.empty((n_frames + 2, self._bottleneck), dtype=np.int16),
+            widen_TP=_sums(n_frames, first.widen),
+        )
+        for layer in self._layers:
+            kernels.time_block(x_TD, layer, work)
+        logits_TP = _projected(x_TD, True, self._output, self._n_phones)
+        return torch.from_numpy(logits_TP).log_softmax(dim=-1).numpy()
+
+
+def _time_layer(block: TimeBlock) -> TimeLayer:
+    narrow, widen = (
+        _packed(_numbers(layer.weight)[:, None], _numbers(layer.bias))
+        for layer in (block.narrow, block.widen)
+    )
+    weight, bias = (_numbers(part).astype(np.float32) for part in (block.norm.weight, block.norm.bias))
+    return TimeLayer(weight, bias, narrow, widen)
 
 
 def _convolution(layer: nn.Conv2d) -> tuple[Matrix, int]:

@@ -155,12 +155,21 @@ def quantise_padded(x_MC: Floats, out_TFC: Int16s) -> float:
 
 @kernel
 def convolve(
-    x_TFC: Int16s, scale: float, stride: int, matrix: Matrix, activate: bool, sums_FP: Sums, out_MC: Floats
+    x_TFC: Int16s,
+    scale: float,
+    strides: tuple[int, int],
+    matrix: Matrix,
+    activate: bool,
+    sums_FP: Sums,
+    out_MC: Floats,
 ) -> None:
     """A 3 x 3 convolution of `quantise_padded`'s output: out = gelu(it), or out += it.
 
+    strides: of frames and bands.
+
     matrix: its K are three segments, one for each frame, of three bands' channels. sums: of one frame.
     """
+    stride_T, stride_F = strides
     n_bands, n_channels = x_TFC.shape[1:]
     n_bands_out, n_columns = sums_FP.shape
     n_pairs = 3 * n_channels // 2
@@ -171,9 +180,11 @@ def convolve(
                 sums_FP[f, c] = 0
         for first in range(0, n_columns, PANEL):
             for segment in range(3):
-                x_at = (t * stride + segment) * n_bands * n_channels
+                x_at = (t * stride_T + segment) * n_bands * n_channels
                 w_at = (3 * first + segment * PANEL) * 2 * n_pairs
-                multiply(x_TFC, x_at, stride * n_channels, n_bands_out, matrix, w_at, n_pairs, sums_FP, first)
+                multiply(
+                    x_TFC, x_at, stride_F * n_channels, n_bands_out, matrix, w_at, n_pairs, sums_FP, first
+                )
         for f in range(n_bands_out):
             m = t * n_bands_out + f
             if activate:
@@ -191,6 +202,73 @@ def norm_gelu(x_MC: Floats, weight_C: Floats, bias_C: Floats, out_MC: Floats) ->
         mean, factor = moments(x_MC, m)
         for c in range(x_MC.shape[1]):
             out_MC[m, c] = gelu((x_MC[m, c] - mean) * factor * weight_C[c] + bias_C[c])
+
+
+@inner_kernel
+def quantise_frames(x_TD: Floats, out_TD: Int16s) -> np.float32:
+    """The recording's rows as int16 with one scale, which is returned, between two rows of zeros."""
+    n_frames, n_values = x_TD.shape
+    top = largest(x_TD, 0, n_frames, _ZERO)
+    factor = _LARGEST / top
+    for d in range(n_values):
+        out_TD[0, d] = out_TD[n_frames + 1, d] = 0
+    for t in range(n_frames):
+        for d in range(n_values):
+            out_TD[t + 1, d] = rounded(x_TD[t, d] * factor)
+    return top / _LARGEST
+
+
+@inner_kernel
+def three_frames(x_TD: Int16s, matrix: Matrix, sums_TP: Sums) -> None:
+    """Sums of a convolution over time of `quantise_frames`' output. matrix: (3 D, P), earliest first."""
+    n_frames, n_values = len(x_TD) - 2, x_TD.shape[1]
+    for t in range(n_frames):
+        for column in range(sums_TP.shape[1]):
+            sums_TP[t, column] = 0
+    for first in range(0, sums_TP.shape[1], PANEL):
+        w_at, n_pairs = 3 * first * n_values, 3 * n_values // 2
+        multiply(x_TD, 0, n_values, n_frames, matrix, w_at, n_pairs, sums_TP, first)
+
+
+class TimeLayer(NamedTuple):
+    """A `PhoneTower`'s block. D: width, R: bottleneck."""
+
+    norm_weight: Floats  # (D,)
+    norm_bias: Floats  # (D,)
+    narrow: Matrix  # (3 D, R)
+    widen: Matrix  # (3 R, D)
+
+
+class TimeWork(NamedTuple):
+    """Room to compute a `TimeLayer` in, for T frames of one recording."""
+
+    normed_TD: Floats
+    quantised_TD: Int16s  # T + 2
+    narrow_TP: Sums
+    inner_TR: Floats
+    inner_quantised_TR: Int16s  # T + 2
+    widen_TP: Sums
+
+
+@kernel
+def time_block(x_TD: Floats, layer: TimeLayer, work: TimeWork) -> None:
+    """x += conv(gelu(conv(norm(x)))), over three frames each, zeros outside the recording."""
+    for t in range(x_TD.shape[0]):
+        mean, factor = moments(x_TD, t)
+        for d in range(x_TD.shape[1]):
+            normed = (x_TD[t, d] - mean) * factor
+            work.normed_TD[t, d] = normed * layer.norm_weight[d] + layer.norm_bias[d]
+    scale = quantise_frames(work.normed_TD, work.quantised_TD)
+    three_frames(work.quantised_TD, layer.narrow, work.narrow_TP)
+    for t in range(x_TD.shape[0]):
+        for r in range(work.inner_TR.shape[1]):
+            value = work.narrow_TP[t, r] * (layer.narrow.scales[r] * scale) + layer.narrow.bias[r]
+            work.inner_TR[t, r] = gelu(value)
+    scale = quantise_frames(work.inner_TR, work.inner_quantised_TR)
+    three_frames(work.inner_quantised_TR, layer.widen, work.widen_TP)
+    for t in range(x_TD.shape[0]):
+        for d in range(x_TD.shape[1]):
+            x_TD[t, d] += work.widen_TP[t, d] * (layer.widen.scales[d] * scale) + layer.widen.bias[d]
 
 
 @inner_kernel

@@ -21,6 +21,13 @@ KINDS: dict[str, type[AcousticSettings]] = {
 # they are not written, so that an old bundle's index keeps its bytes and hash.
 ADDED_LATER: dict[str, dict[str, Any]] = {
     FIRST_KIND: {"upsampling": 1, "self_condition_every": 0, "phones": 0}
+    | {
+        "tower_blocks": 0,
+        "tower_channels": 32,
+        "tower_width": 512,
+        "tower_bottleneck": 192,
+        "tower_share": 1.0,
+    }
 }
 
 

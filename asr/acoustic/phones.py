@@ -34,3 +34,10 @@ def split_rows(
 ) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
     """One recording's rows (T, V + 2P) as pieces (T, V) and phones (2T, P)."""
     return rows_TC[:, :vocab_size], phone_log_probs(rows_TC, vocab_size)
+
+
+def mixed_phones(of_layer_BTP: torch.Tensor, of_tower_BTP: torch.Tensor, share: float) -> torch.Tensor:
+    """Two networks' log-probabilities of phones as one: weighted, the tower's by `share`, and normalised."""
+    if share == 1.0:
+        return of_tower_BTP
+    return torch.lerp(of_layer_BTP, of_tower_BTP, share).log_softmax(dim=-1)

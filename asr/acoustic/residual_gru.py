@@ -18,7 +18,8 @@ from torch.nn import functional
 from asr.acoustic.gru import bidirectional_gru
 from asr.acoustic.intermediate import through_blocks, upsampled_log_probs
 from asr.acoustic.masking import frame_mask, reversed_within_lengths, zero_padding
-from asr.acoustic.phones import PHONE_FRAMES, with_phones
+from asr.acoustic.phone_tower import PhoneTower
+from asr.acoustic.phones import PHONE_FRAMES, mixed_phones, phone_log_probs, with_phones
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class ResidualGruSettings:
     dropout: float = 0.1
     self_condition_every: int = 0  # GRU blocks between self-conditionings on the posteriors; 0: none
     phones: int = 0  # outputs of a second layer, over phones, its blank included; 0: there is none
+    tower_blocks: int = 0  # of a network beside this one that hears phones, too (`PhoneTower`); 0: none
+    tower_channels: int = 32
+    tower_width: int = 512
+    tower_bottleneck: int = 192
+    tower_share: float = 1.0  # of the phones' log-probabilities; the rest is the second layer's
 
     def __post_init__(self) -> None:
         if self.subsampling not in (4, 8):
@@ -52,6 +58,10 @@ class ResidualGruSettings:
             raise ValueError("conv_blocks and self_condition_every must be at least 0")
         if self.phones < 0 or (self.phones and (self.upsampling > 1 or self.self_condition_every)):
             raise ValueError("phones must be at least 0, and 0 with upsampling or self-conditioning")
+        if self.tower_blocks < 0 or (self.tower_blocks and not (self.phones and self.subsampling == 8)):
+            raise ValueError("tower_blocks must be 0 without phones or with a subsampling of 4")
+        if not 0.0 <= self.tower_share <= 1.0:
+            raise ValueError(f"tower_share must be in 0..1, not {self.tower_share}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in 0..1, not {self.dropout}")
 
@@ -97,6 +107,16 @@ class ResidualGru(nn.Module):
         if settings.phones:
             self.phone_norm = nn.LayerNorm(settings.width)
             self.phone_output = nn.Linear(settings.width, PHONE_FRAMES * settings.phones)
+        if settings.tower_blocks:
+            self.tower = PhoneTower(
+                settings.n_mels,
+                settings.tower_channels,
+                settings.tower_width,
+                settings.tower_bottleneck,
+                settings.tower_blocks,
+                settings.dropout,
+                settings.phones,
+            )
         self.condition = nn.Linear(n_outputs, settings.width) if settings.self_condition_every else None
 
     def forward(
@@ -108,8 +128,12 @@ class ResidualGru(nn.Module):
         lengths. Rows past an utterance's length are to be ignored. With `phones` a row goes on with theirs
         (`n_columns`, `phone_log_probs`).
         """
+        lengths_before_B = lengths_B
         outputs, lengths_B = self.at_blocks(features_BTF, lengths_B)
-        return outputs[-1], lengths_B
+        rows_BTC = outputs[-1]
+        if self.settings.tower_blocks:
+            rows_BTC = self._with_tower(rows_BTC, self.tower(features_BTF, lengths_before_B))
+        return rows_BTC, lengths_B
 
     def at_blocks(
         self, features_BTF: torch.Tensor, lengths_B: torch.Tensor, wanted: Collection[int] = ()
@@ -163,6 +187,13 @@ class ResidualGru(nn.Module):
             return pieces_BTV
         logits_BTP = self.phone_output(self.phone_norm(x_BTD))
         return with_phones(pieces_BTV, upsampled_log_probs(logits_BTP, PHONE_FRAMES))
+
+    def _with_tower(self, rows_BTC: torch.Tensor, of_tower_BTP: torch.Tensor) -> torch.Tensor:
+        n_pieces = self.settings.vocab_size
+        return with_phones(
+            rows_BTC[..., :n_pieces],
+            mixed_phones(phone_log_probs(rows_BTC, n_pieces), of_tower_BTP, self.settings.tower_share),
+        )
 
 
 class Stride(nn.Sequential):

@@ -1,0 +1,85 @@
+"""A network of its own that hears phones: 2-D convolutions, then residual convolutions over time.
+
+After Kaldi's factored TDNNs (Povey et al., Interspeech 2018). It looks at half a second to either side and no
+further: from little speech, a network that sees whole sentences learns these by heart.
+
+Shapes: B utterances, T frames of pieces, F mel bands, C channels, D width, R bottleneck, P phones.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from asr.acoustic.masking import frame_mask, zero_padding
+
+STRIDES = ((2, 2), (2, 2), (1, 2))  # of time and bands
+ROW_FEATURES = 8  # to a frame of pieces
+
+
+class PhoneTower(nn.Module):
+    """(features_BTF, lengths_B) -> log-probabilities of phones (B, 2T, P)."""
+
+    def __init__(
+        self,
+        n_mels: int,
+        channels: int,
+        width: int,
+        bottleneck: int,
+        n_blocks: int,
+        dropout: float,
+        phones: int,
+    ) -> None:
+        super().__init__()
+        self.bottleneck = bottleneck
+        sizes = (1, channels, 2 * channels, 2 * channels)
+        self.strides = nn.ModuleList(
+            nn.Conv2d(n_in, n_out, kernel_size=3, stride=stride, padding=1)
+            for n_in, n_out, stride in zip(sizes, sizes[1:], STRIDES, strict=False)
+        )
+        self.projection = nn.Linear(2 * channels * (n_mels // 8), width)
+        self.blocks = nn.ModuleList(TimeBlock(width, bottleneck, dropout) for _ in range(n_blocks))
+        self.norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, phones)
+
+    def forward(self, features_BTF: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
+        """features_BTF: float32, anything past `lengths_B`, int64 features, at least 1.
+
+        Each utterance is taken to end with silence up to a whole frame of pieces. Log-probabilities past that
+        are to be ignored.
+        """
+        n_features = features_BTF.shape[1]
+        mask_BT1 = frame_mask(lengths_B, n_features)[..., None]
+        x_BTF = functional.pad(features_BTF * mask_BT1, (0, 0, 0, -n_features % ROW_FEATURES))
+        lengths_B = ROW_FEATURES * ((lengths_B + ROW_FEATURES - 1) // ROW_FEATURES)
+        x_BCTF = x_BTF[..., None].permute(0, 3, 1, 2)  # channels last
+        for layer, (stride, _) in zip(self.strides, STRIDES, strict=True):
+            x_BCTF = functional.gelu(layer(zero_padding(x_BCTF, lengths_B)))
+            lengths_B = lengths_B // stride
+        x_BTD = self.projection(x_BCTF.transpose(1, 2).flatten(2))
+        mask_BT1 = frame_mask(lengths_B, x_BTD.shape[1])[..., None]
+        for block in self.blocks:
+            x_BTD = block(x_BTD, mask_BT1)
+        logits_BTP: torch.Tensor = self.output(self.norm(x_BTD))
+        return logits_BTP.float().log_softmax(dim=-1)
+
+
+class TimeBlock(nn.Module):
+    """x + conv(dropout(gelu(conv(norm(x))))), both over three frames, narrow between them."""
+
+    def __init__(self, width: int, bottleneck: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.narrow = nn.Linear(3 * width, bottleneck)
+        self.widen = nn.Linear(3 * bottleneck, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BTD: torch.Tensor, mask_BT1: torch.Tensor) -> torch.Tensor:
+        y_BTR = functional.gelu(self.narrow(_three_frames(self.norm(x_BTD) * mask_BT1)))
+        widened_BTD: torch.Tensor = self.widen(_three_frames(self.dropout(y_BTR) * mask_BT1))
+        return x_BTD + widened_BTD
+
+
+def _three_frames(x_BTD: torch.Tensor) -> torch.Tensor:
+    """Each frame between its neighbours, zeros outside: (B, T, 3D)."""
+    padded_BTD = functional.pad(x_BTD, (0, 0, 1, 1))
+    return torch.cat([padded_BTD[:, :-2], x_BTD, padded_BTD[:, 2:]], dim=-1)
