@@ -98,7 +98,10 @@ def test_what_is_missing_or_foreign_is_named(phone_bundle: Path, tmp_path: Path)
         Transcriber.load(copy, "cpu")
 
 
-def test_tuning_finds_a_share_that_is_no_worse_and_is_kept(phone_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["--phone-beam-width", "40"]], ids=["one search", "two searches"])
+def test_tuning_finds_a_share_that_is_no_worse_and_is_kept(
+    phone_bundle: Path, tmp_path: Path, more: list[str]
+) -> None:
     rng = np.random.default_rng(4)
     utterances = []
     for i, text in enumerate(("the cat sat on the mat", "a dog ran", "we don't know", "the mat is on a dog")):
@@ -110,7 +113,7 @@ def test_tuning_finds_a_share_that_is_no_worse_and_is_kept(phone_bundle: Path, t
     parser = argparse.ArgumentParser()
     tune.add_arguments(parser)
     given = [str(folder), "--manifest", str(tmp_path / "manifest.jsonl"), "--work", str(tmp_path / "work")]
-    tune.main(parser.parse_args([*given, "--rounds", "1"]))
+    tune.main(parser.parse_args([*given, "--rounds", "1", *more]))
     report = json.loads((tmp_path / "work" / "tuning.json").read_text())
     assert report["beam_lm"]["objective"] <= report["beam_search"]["objective"]
     tuned = Transcriber.load(folder, "cpu")

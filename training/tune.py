@@ -4,10 +4,11 @@ Beam search with the present weights gives n-best lists; the best weights for th
 as lists depend on weights. The weights whose own search made the fewest errors stay. Then GPT-2 scores those
 lists, and alpha, beta and gamma are searched jointly (`rescore_alpha`, `rescore_beta`, `gamma`); gamma 0 is
 among the points, so that rescoring is never worse on the data it is tuned on. Where the acoustic model hears
-phones too, their share and their prior's power are searched between the two, at beam search's weights. The
-bundle gets the weights and loses evaluation and calibration, which measured others. Under --work stay
-log-probabilities and the lists' components, from which a second run starts, `tuning.json`, and `surface.svg`:
-WER over each pair of weights.
+phones too, their share and their prior's power are searched between the two, at beam search's weights; with
+--phone-beam-width a search over phones adds its texts to the lists, and alpha and beta are searched again for
+both searches' texts together. The bundle gets the weights and loses evaluation and calibration, which
+measured others. Under --work stay log-probabilities and the lists' components, from which a second run
+starts, `tuning.json`, and `surface.svg`: WER over each pair of weights.
 """
 
 import argparse
@@ -28,7 +29,9 @@ from rich.progress import track
 
 from asr.bundle import MEASUREMENTS
 from asr.decoding.beam import BeamDecoder, make_beam_decoder
-from asr.decoding.options import PRONUNCIATION_NBEST, DecodingSettings, decoding_for_people
+from asr.decoding.languages import Languages
+from asr.decoding.native_beam import NativeBeamDecoder
+from asr.decoding.options import DEFAULT_LM, PRONUNCIATION_NBEST, DecodingSettings, decoding_for_people
 from asr.decoding.posteriors import mean_posterior
 from asr.decoding.pronunciation_rescoring import divided
 from asr.decoding.pronunciation_scores import pronunciation_logps
@@ -45,6 +48,8 @@ from training.workers import Workers, workers
 BEAM_RANGE = Range(Weights(0.0, -4.0, -40.0), Weights(2.5, 5.0, 0.0))
 PHONE_PRIOR_WEIGHTS = (0.0, 0.2, 0.4, 0.6)
 PRONUNCIATION_WEIGHTS = tuple(share / 20 for share in range(1, 17))
+PHONE_ALPHAS = (0.6, 0.8, 1.0, 1.2)  # of the search over phones
+JOINED_WEIGHTS = tuple(share / 20 for share in range(6, 19, 2))
 NOT_DIVIDED: dict[str, Any] = {"prior_weight": None, "label_prior": None}
 WIDTH_TOLERANCE = 0.0005  # of the objective: what a narrower beam may cost
 
@@ -123,6 +128,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="beside none: powers of the labels' prior, measured on dev, to divide posteriors by",
     )
+    parser.add_argument(
+        "--phone-beam-width", type=int, default=0, help="of a search over phones; 0: there is none"
+    )
     parser.add_argument("--seed", type=int, default=1)
 
 
@@ -143,7 +151,9 @@ def main(args: argparse.Namespace) -> None:
             trials += _tune_beam(pool, dev, start, args.rounds, args.seed)
         best = min(trials, key=lambda trial: trial.objective)
         best = searched = _narrowed(pool, dev, best, args.beam_widths)
-        if dev.phones:
+        if dev.phones and args.phone_beam_width:
+            best = _tune_joined(pool, dev, searched, args.phone_beam_width, args.seed)
+        elif dev.phones:
             best = _tune_pronunciation(pool, dev, searched)
         settings, rescored = _tune_gpt2(pool, dev, best, args.seed)
     changed = bundle.with_changes(
@@ -240,6 +250,96 @@ def _tune_pronunciation(pool: Workers, dev: Dev, searched: Trial) -> Trial:
                 best = trial
         print(f"phones, prior {power}: {best.objective:.2%} {_percent(best.wers)}", flush=True)
     return best
+
+
+def _tune_joined(pool: Workers, dev: Dev, searched: Trial, width: int, seed: int) -> Trial:
+    """Both searches' texts by pieces and phones: how phones search and their share, then alpha and beta."""
+    best, prior = searched, tuple(mean_posterior(dev.phones))
+    for power in PHONE_PRIOR_WEIGHTS:
+        divided = {"phone_prior_weight": power, "phone_prior": prior} if power else {}
+        for alpha in PHONE_ALPHAS:
+            settings = replace(
+                searched.settings,
+                pronunciation_nbest=PRONUNCIATION_NBEST,
+                pronunciation_weight=JOINED_WEIGHTS[0],
+                phone_beam_width=width,
+                phone_alpha=alpha,
+                **divided,
+            )
+            trial = min(_joined_trials(pool, dev, searched, settings, JOINED_WEIGHTS), key=_objective)
+            print(
+                f"phones, alpha {alpha} prior {power}, share {trial.settings.pronunciation_weight}: "
+                f"{trial.objective:.2%} {_percent(trial.wers)}",
+                flush=True,
+            )
+            best = min(best, trial, key=_objective)
+    if best is searched:
+        return searched
+    settings = best.settings
+    start = Weights(settings.alpha, settings.beta, settings.unknown_word_logp)
+    held = (replace(end, unknown=start.unknown) for end in (BEAM_RANGE.low, BEAM_RANGE.high))
+    found = search(best.lists, start, Range(*held), seed).weights
+    settings = replace(settings, alpha=found.alpha, beta=found.beta)
+    again = _search_beam(pool, dev, settings, "beam search, for both")
+    share = settings.pronunciation_weight or 0.0
+    shares = [w for w in JOINED_WEIGHTS if abs(w - share) < 0.21]
+    trial = min(_joined_trials(pool, dev, again, settings, shares), key=_objective)
+    print(f"{_shown(settings)}: {trial.objective:.2%} {_percent(trial.wers)}", flush=True)
+    return min(best, trial, key=_objective)
+
+
+def _objective(trial: Trial) -> float:
+    return trial.objective
+
+
+def _joined_trials(
+    pool: Workers, dev: Dev, searched: Trial, settings: DecodingSettings, shares: Sequence[float]
+) -> list[Trial]:
+    """A trial's lists with a phone search's texts, for each share of the phones."""
+    started = time.perf_counter()
+    items = [
+        (log_probs_TV, phones_TP, row[:PRONUNCIATION_NBEST], settings)
+        for log_probs_TV, phones_TP, row in zip(dev.log_probs, dev.phones, searched.candidates, strict=True)
+    ]
+    heard = list(track(pool.map(_joined, items), description="phones", total=len(items)))
+    trials = []
+    for share in shares:
+        both = [
+            _ranked([_mixed(c, logp, share) for c, logp in zip(*row, strict=True)], settings) for row in heard
+        ]
+        tried = replace(settings, pronunciation_weight=share)
+        trials.append(Trial(tried, both, dev.lists(both), time.perf_counter() - started))
+    return trials
+
+
+def _joined(
+    transcriber: Transcriber,
+    item: tuple[NDArray[np.float32], NDArray[np.float32], Sequence[Candidate], DecodingSettings],
+) -> tuple[list[Candidate], list[float]]:
+    """The candidates and what a search over phones finds, by the whole sums over pieces, and over phones."""
+    log_probs_TV, phones_TP, candidates, settings = item
+    assert transcriber.pronunciations is not None
+    language = _both_searches(transcriber, settings).default
+    assert language.phones is not None
+    assert isinstance(language.beam, NativeBeamDecoder)
+    by_text = {candidate.text: candidate for candidate in candidates}
+    found = language.phones.decode(phones_TP, limit=PRONUNCIATION_NBEST)
+    texts = list(dict.fromkeys([*by_text, *(hypothesis.text for hypothesis in found)]))
+    both = []
+    for hypothesis in language.beam.score(log_probs_TV, texts):
+        known = by_text.get(hypothesis.text)
+        if known is None:
+            parts = transcriber.lm.parts(hypothesis.text)
+            known = Candidate(hypothesis.text, 0.0, parts.logp, parts.n_unknown, parts.n_words)
+        both.append(replace(known, acoustic=hypothesis.scores.acoustic))
+    logps = pronunciation_logps(divided(phones_TP, settings), texts, transcriber.pronunciations)
+    return both, logps.tolist()
+
+
+@functools.lru_cache(maxsize=1)
+def _both_searches(transcriber: Transcriber, settings: DecodingSettings) -> Languages:
+    ngrams = {DEFAULT_LM: transcriber.lm}
+    return Languages(transcriber.tokenizer, ngrams, settings, pronunciations=transcriber.pronunciations)
 
 
 def _mixed(candidate: Candidate, logp: float, share: float) -> Candidate:
