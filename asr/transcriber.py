@@ -29,27 +29,18 @@ from asr.decoding.array_ngram import ArrayNgram, WordNgram, load_ngram
 from asr.decoding.greedy import greedy
 from asr.decoding.languages import Language, Languages
 from asr.decoding.mixed_ngram import AnyNgram, MixedNgram
-from asr.decoding.native_beam import NativeBeamDecoder
-from asr.decoding.options import (
-    DECODERS,
-    DEFAULT_LM,
-    MAX_NBEST,
-    PRONUNCIATION_NBEST,
-    DecodingOptions,
-    Engine,
-)
+from asr.decoding.options import DECODERS, DEFAULT_LM, MAX_NBEST, DecodingOptions, Engine
 from asr.decoding.posted_text import TextReceipt, fit_of
-from asr.decoding.pronunciation_rescoring import hopeful, rescored_by_pronunciation
 from asr.decoding.receipts import HotwordReceipt, judged, unused, with_effect
 from asr.decoding.rescoring import Gpt2Scorer, Precision, rescore_lists
 from asr.decoding.result import Compared, Hypothesis, NBest, Scores, Transcript, Word
 from asr.decoding.reweighting import reweight_for_gpt2
+from asr.decoding.two_searches import search_both, seconds_left
 from asr.decoding.words import describe_words
 from asr.drift import Signs, clipped_share, signs_of, silent_share
 from asr.errors import (
     AsrError,
     BundleError,
-    DecodingTimeoutError,
     MismatchError,
     MissingFileError,
     RescoringTimeoutError,
@@ -257,21 +248,6 @@ class Transcriber:
             hypotheses = self._search(posteriors, options, language, deadline)
         return NBest(tuple(hypotheses), timings_ms=stopwatch.timings_ms, language=language)
 
-    def pronounced(
-        self,
-        hypotheses: list[Hypothesis],
-        posteriors: Posteriors,
-        others: Sequence[Hypothesis] = (),
-        limit: int | None = None,
-    ) -> list[Hypothesis]:
-        """Beam search's list, and others, scored by phones, too, where the model hears them; its best, up to
-        `limit`."""
-        if self.pronunciations is None or posteriors.phones is None:
-            return hypotheses[:limit]
-        return rescored_by_pronunciation(
-            hypotheses, posteriors.phones, self.pronunciations, self.settings, others, limit
-        )
-
     def rescore_batch(
         self, lists: Sequence[NBest], *, budget_s: float | None = None, deadline: float | None = None
     ) -> list[NBest]:
@@ -281,7 +257,7 @@ class Transcriber:
         batch differ by rounding (1e-3). `rescoring` is each one's share of the time. Raises
         DecodingTimeoutError when the deadline, on `time.monotonic`'s clock, passes.
         """
-        left_s = _seconds_left(deadline)
+        left_s = seconds_left(deadline)
         limits_s = [seconds for seconds in (left_s, budget_s) if seconds is not None]
         stop = time.monotonic() + min(limits_s) if limits_s else None
         limit = self.settings.rescore_nbest
@@ -297,7 +273,7 @@ class Transcriber:
                 for nbest, hypotheses in zip(lists, found, strict=True)
             ]
         except RescoringTimeoutError:
-            _seconds_left(deadline)
+            seconds_left(deadline)
             rescored = [replace(nbest, rescoring="out_of_time") for nbest in lists]
         share_ms = 1000 * (time.perf_counter() - started) / max(1, len(lists))
         return [replace(nbest, timings_ms=nbest.timings_ms | {"rescoring": share_ms}) for nbest in rescored]
@@ -381,55 +357,23 @@ class Transcriber:
             return [Hypothesis("", Scores(acoustic=0.0))]
         if language is None:
             return [greedy(log_probs_TV, self.tokenizer)]
-        hypotheses = language.beam.decode(
+        return search_both(
+            language,
             log_probs_TV,
+            posteriors.phones,
+            self.pronunciations,
+            self.settings,
             hotwords=self._accepted(options),
             hotword_weight=self._hotword_weight(options),
-            deadline_s=_seconds_left(deadline),
-            limit=self._n_searched(options),
+            limit=self._n_listed(options),
+            deadline=deadline,
         )
-        if language.phones is None or posteriors.phones is None:
-            return self.pronounced(hypotheses, posteriors, limit=self._n_listed(options))
-        joined, others = self._joined(hypotheses, posteriors, options, language, deadline)
-        return self.pronounced(joined, posteriors, others, self._n_listed(options))
 
     def _n_listed(self, options: DecodingOptions) -> int:
         """Hypotheses that the steps after the search have a use for."""
         rivals = MAX_NBEST if options.word_timestamps else 1
         rescored = self.settings.rescore_nbest if options.decoder == "beam_lm_rescore" else 1
         return max(options.nbest, rivals, rescored)
-
-    def _n_searched(self, options: DecodingOptions) -> int:
-        """Those and what phones choose from."""
-        if self.pronunciations is None:
-            return self._n_listed(options)
-        return max(self._n_listed(options), self.settings.pronunciation_nbest or PRONUNCIATION_NBEST)
-
-    def _joined(
-        self,
-        hypotheses: Sequence[Hypothesis],
-        posteriors: Posteriors,
-        options: DecodingOptions,
-        language: Language,
-        deadline: float | None,
-    ) -> tuple[list[Hypothesis], list[Hypothesis]]:
-        """The texts of the search over pieces that phones are asked about, and what a search over phones
-        finds beside them, all scored alike: by whole sums over the pieces."""
-        assert isinstance(language.beam, NativeBeamDecoder)
-        assert language.phones is not None
-        assert posteriors.phones is not None
-        limit = self.settings.pronunciation_nbest or PRONUNCIATION_NBEST
-        left_s = _seconds_left(deadline)
-        found = language.phones.decode(posteriors.phones, limit=limit, deadline_s=left_s)
-        texts = [hypothesis.text for hypothesis in hopeful(hypotheses, self.settings)]
-        known = set(texts)
-        scored = language.beam.score(
-            posteriors.log_probs,
-            texts + [hypothesis.text for hypothesis in found if hypothesis.text not in known],
-            hotwords=self._accepted(options),
-            hotword_weight=self._hotword_weight(options),
-        )
-        return scored[: len(texts)], scored[len(texts) :]
 
     def _compared(
         self, posteriors: Posteriors, found: NBest, options: DecodingOptions
@@ -514,13 +458,3 @@ def _place(device: Device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
-
-
-def _seconds_left(deadline: float | None) -> float | None:
-    """Raises DecodingTimeoutError when the time is up."""
-    if deadline is None:
-        return None
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise DecodingTimeoutError("the time for decoding is up")
-    return left

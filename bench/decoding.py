@@ -8,8 +8,8 @@ the bundle does so) and the same n-gram, the bundle's (its arrays are written as
 each engine's alpha and beta are tuned on dev, from the bundle's on to better neighbours until there is none;
 --weights takes those that an earlier run wrote, which spares most of its time.
 Then all decode test in turns, utterance by utterance, on one thread. CPU time is the process's. Where the
-bundle's model hears phones, `native+phones` is the search with its best texts scored by their pronunciations,
-as the service does it.
+bundle's model hears phones, `native+phones` is all that the service does for `beam_lm`: a search over phones beside it
+where the bundle says so (beam 100, too), and both lists' texts scored by pieces and phones.
 Prints a table and writes --out.
 """
 
@@ -29,16 +29,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr.acoustic.phones import phone_log_probs, split_rows
+from asr.acoustic.phones import split_rows
 from asr.bundle import UNIGRAMS
 from asr.decoding.array_ngram import ArrayNgram
+from asr.decoding.languages import Languages
 from asr.decoding.native_beam import NativeBeamDecoder
 from asr.decoding.ngram import NgramLM
-from asr.decoding.options import DecodingSettings
+from asr.decoding.options import DEFAULT_LM, DecodingSettings
 from asr.decoding.posteriors import divided_by_prior
-from asr.decoding.pronunciation_rescoring import rescored_by_pronunciation
+from asr.decoding.two_searches import search_both
 from asr.pronunciation import Pronunciations
 from asr.scoring import word_errors
+from asr.tokenizer import Tokenizer
 from asr.transcriber import Transcriber
 from bench.rival_decoders import Decode, FlashlightLexicon, arpa_of, pyctcdecode
 from training.manifest import Utterance, read_bytes, read_manifest
@@ -78,9 +80,7 @@ def main() -> None:
     kenlm = NgramLM.load(arpa, args.bundle / UNIGRAMS)
     makers = {"native": lambda settings: _native(NativeBeamDecoder(tokenizer, lm, settings))}
     if (pronunciations := transcriber.pronunciations) is not None:
-        makers["native+phones"] = lambda settings: _pronounced(
-            NativeBeamDecoder(tokenizer, lm, settings), pronunciations, settings, tokenizer.vocab_size
-        )
+        makers["native+phones"] = lambda settings: _as_served(tokenizer, lm, pronunciations, settings)
     makers["pyctcdecode"] = lambda settings: pyctcdecode(tokenizer, kenlm, settings)
     if not args.no_flashlight:
         makers["flashlight"] = FlashlightLexicon(tokenizer, sorted(lm.words), arpa).decode
@@ -179,14 +179,17 @@ def _pieces(rows_TC: np.ndarray, n_pieces: int) -> np.ndarray:
     return np.ascontiguousarray(rows_TC[:, :n_pieces])
 
 
-def _pronounced(
-    decoder: NativeBeamDecoder, pronunciations: Pronunciations, settings: DecodingSettings, n_pieces: int
+def _as_served(
+    tokenizer: Tokenizer, lm: ArrayNgram, pronunciations: Pronunciations, settings: DecodingSettings
 ) -> Decode:
+    if settings.phone_beam_width:
+        settings = replace(settings, phone_beam_width=settings.beam_width)
+    languages = Languages(tokenizer, {DEFAULT_LM: lm}, settings, pronunciations=pronunciations)
+
     def decode(rows_TC: np.ndarray) -> list[str]:
-        found = decoder.decode(_pieces(rows_TC, n_pieces))
-        phones_TP = phone_log_probs(rows_TC, n_pieces)
-        rescored = rescored_by_pronunciation(found, phones_TP, pronunciations, settings)
-        return [h.text for h in rescored]
+        pieces_TV, phones_TP = split_rows(rows_TC, tokenizer.vocab_size)
+        found = search_both(languages.default, pieces_TV, phones_TP, pronunciations, settings)
+        return [h.text for h in found]
 
     return decode
 

@@ -12,14 +12,14 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from asr.decoding.array_ngram import ArrayNgram
-from asr.decoding.native_beam import NativeBeamDecoder
+from asr.decoding.options import DecodingOptions
 from asr.decoding.posted_text import Fit, fit_of, mixed_in
 from asr.recording import Posteriors
 from asr.scoring import word_error_rate
@@ -90,7 +90,6 @@ def _measured(transcriber: Transcriber, recordings: Sequence[Heard], weight: flo
     """weight 0: without a text."""
     lm = transcriber.lm
     assert isinstance(lm, ArrayNgram)
-    plain = NativeBeamDecoder(transcriber.tokenizer, lm, transcriber.settings)
     found = Tally([], Fit(), 0, 0.0, [])
     references: list[str] = []
     n_words = []
@@ -99,15 +98,15 @@ def _measured(transcriber: Transcriber, recordings: Sequence[Heard], weight: flo
         said = {one.reference for one in own}
         others = [r.reference for i, r in enumerate(recordings) if i % PARTS != part]
         text = "\n".join(sentence for sentence in others if sentence not in said)
-        started = time.perf_counter()
         mixed, receipt = mixed_in(lm, text, weight or 0.5)
-        decoder = NativeBeamDecoder(transcriber.tokenizer, mixed, transcriber.settings) if weight else plain
+        started = time.perf_counter()
+        options = DecodingOptions("beam_lm")
+        if weight:
+            options = replace(options, lm_text=text, lm_text_weight=weight)
+            transcriber.languages.of(options)
         found.made_s.append(time.perf_counter() - started if weight else 0.0)
         started = time.thread_time()
-        found.texts += [
-            transcriber.pronounced(decoder.decode(one.posteriors.log_probs), one.posteriors)[0].text
-            for one in own
-        ]
+        found.texts += [transcriber.search(one.posteriors, options).hypotheses[0].text for one in own]
         found.search_s += time.thread_time() - started
         references += [one.reference for one in own]
         found.fit = found.fit.plus(fit_of(mixed, [one.reference for one in own]))
