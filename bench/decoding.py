@@ -8,8 +8,8 @@ the bundle does so) and the same n-gram, the bundle's (its arrays are written as
 each engine's alpha and beta are tuned on dev, from the bundle's on to better neighbours until there is none;
 --weights takes those that an earlier run wrote, which spares most of its time.
 Then all decode test in turns, utterance by utterance, on one thread. CPU time is the process's. Where the
-bundle's model hears phones, `native+phones` is all that the service does for `beam_lm`: a search over phones beside it
-where the bundle says so (beam 100, too), and both lists' texts scored by pieces and phones.
+bundle's model hears phones, `native+phones` is all that the service does for `beam_lm`: a search over phones
+beside it where the bundle says so (beam 100, too), and both lists' texts scored by pieces and phones.
 Prints a table and writes --out.
 """
 
