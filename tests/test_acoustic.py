@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.acoustic.conformer import ConformerSettings
-from asr.acoustic.kinds import KINDS, AcousticModel, AcousticSettings, build, kind_of, to_section
+from asr.acoustic.kinds import ADDED_LATER, KINDS, AcousticModel, AcousticSettings, build, kind_of, to_section
 from asr.acoustic.masking import frame_mask, reversed_within_lengths
 from asr.acoustic.residual_gru import ResidualGruSettings
 from asr.bundle_checks import acoustic_from_dict
@@ -201,7 +201,7 @@ def test_an_index_of_before_there_were_kinds_is_a_residual_gru() -> None:
     index = json.loads((Path(__file__).parents[1] / "models" / "default" / "bundle.json").read_text())
     section = index["acoustic"] | {"kind": "residual_gru"}
     old = {key: value for key, value in asdict(GRU).items() if key in ResidualGruSettings.__annotations__}
-    old = {k: v for k, v in old.items() if k not in ("upsampling", "self_condition_every", "phones")}
+    old = {k: v for k, v in old.items() if k not in ADDED_LATER["residual_gru"]}
     assert acoustic_from_dict(old, "acoustic") == GRU
     assert to_section(GRU) == {"kind": "residual_gru"} | old  # and its index keeps its bytes
     assert to_section(acoustic_from_dict(section, "acoustic")) == section

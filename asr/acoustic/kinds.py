@@ -20,8 +20,10 @@ KINDS: dict[str, type[AcousticSettings]] = {
 # Settings that came later, with the value of the models made before: absent means this, and at this value
 # they are not written, so that an old bundle's index keeps its bytes and hash.
 ADDED_LATER: dict[str, dict[str, Any]] = {
-    FIRST_KIND: {"upsampling": 1, "self_condition_every": 0, "phones": 0}
-    | {
+    FIRST_KIND: {
+        "upsampling": 1,
+        "self_condition_every": 0,
+        "phones": 0,
         "tower_blocks": 0,
         "tower_channels": 32,
         "tower_width": 512,
