@@ -231,7 +231,7 @@ def _tune_pronunciation(pool: Workers, dev: Dev, searched: Trial) -> Trial:
     """The best trial's lists by pieces and phones, with the phones' best share: none is among the points."""
     best, prior = searched, tuple(mean_posterior(dev.phones))
     for power in PHONE_PRIOR_WEIGHTS:
-        divided = {"phone_prior_weight": power, "phone_prior": prior} if power else {}
+        divided = _divided_phones(power, prior)
         settings = replace(searched.settings, pronunciation_nbest=PRONUNCIATION_NBEST, **divided)
         started = time.perf_counter()
         items = [
@@ -256,7 +256,7 @@ def _tune_joined(pool: Workers, dev: Dev, searched: Trial, width: int, seed: int
     """Both searches' texts by pieces and phones: how phones search and their share, then alpha and beta."""
     best, prior = searched, tuple(mean_posterior(dev.phones))
     for power in PHONE_PRIOR_WEIGHTS:
-        divided = {"phone_prior_weight": power, "phone_prior": prior} if power else {}
+        divided = _divided_phones(power, prior)
         for alpha in PHONE_ALPHAS:
             settings = replace(
                 searched.settings,
@@ -290,6 +290,11 @@ def _tune_joined(pool: Workers, dev: Dev, searched: Trial, width: int, seed: int
 
 def _objective(trial: Trial) -> float:
     return trial.objective
+
+
+def _divided_phones(power: float, prior: tuple[float, ...]) -> dict[str, Any]:
+    """Settings that divide phones by that power of their prior; 0: not at all."""
+    return {"phone_prior_weight": power or None, "phone_prior": prior if power else None}
 
 
 def _joined_trials(
