@@ -60,8 +60,8 @@ commands of `asr-train`; `asr-sound bundle verify` checks the files.
 
 - acoustic model: {_front_end(settings)}{_network(acoustic, settings.features.hop_ms)},
   CTC over {acoustic.vocab_size} outputs ({_labels(acoustic)}, blank included){_phones(acoustic)}
-- decoders: `greedy`; `beam_lm`, beam search with a word n-gram; `beam_lm_rescore`, its n-best list
-  re-ordered with a GPT-2"""
+- decoders: `greedy`; `beam_lm`, beam search with a word n-gram{_searches(settings)}; `beam_lm_rescore`,
+  its n-best list re-ordered with a GPT-2"""
 
 
 def _front_end(settings: BundleSettings) -> str:
@@ -79,7 +79,20 @@ def _phones(acoustic: AcousticSettings) -> str:
         return ""
     return (
         f"\n  and, twice as often, over {acoustic.phones} (phones, first in a word or inside, and a blank):"
-        "\n  the beam decoders score their best texts by pronunciation, too"
+        f"\n  the beam decoders score their best texts by pronunciation, too{_tower(acoustic)}"
+    )
+
+
+def _searches(settings: BundleSettings) -> str:
+    return " over pieces and over phones" if settings.decoding.phone_beam_width else ""
+
+
+def _tower(acoustic: ResidualGruSettings) -> str:
+    if not acoustic.tower_blocks:
+        return ""
+    return (
+        f"\n- beside it a network that hears phones only, {acoustic.tower_blocks} blocks of convolutions over time,"
+        f"\n  whose part of the phones' log-probabilities is {acoustic.tower_share:g}"
     )
 
 
