@@ -91,8 +91,8 @@ def _tower(acoustic: ResidualGruSettings) -> str:
     if not acoustic.tower_blocks:
         return ""
     return (
-        f"\n- beside it a network that hears phones only, {acoustic.tower_blocks} blocks of convolutions over time,"
-        f"\n  whose part of the phones' log-probabilities is {acoustic.tower_share:g}"
+        f"\n- beside it a network that hears phones only, {acoustic.tower_blocks} blocks of convolutions over"
+        f"\n  time, whose part of the phones' log-probabilities is {acoustic.tower_share:g}"
     )
 
 
