@@ -148,7 +148,7 @@ def parts(
     for stretch, prepared in reader:
         if deadline is not None and time.monotonic() >= deadline:
             raise DecodingTimeoutError("the time for decoding is up")
-        (heard,) = steps.listen_batch([prepared])
+        (heard,) = steps.listen_batch([prepared.for_decoder(options.decoder)])
         for start_s, posteriors in builder.push(stretch, heard):
             yield part(start_s, steps.decode(posteriors, listed(options), deadline=deadline))
 

@@ -3,7 +3,7 @@
 Shapes: T frames, F mel bands, V CTC outputs and P phones (blanks included).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from asr.acoustic.phones import PHONE_FRAMES, split_rows
+from asr.decoding.options import DecoderName
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Prepared:
     timings_ms: dict[str, float] = field(default_factory=dict)  # audio, features
     clipped: float = 0.0  # share of the samples at full scale
     silent: float = 0.0  # share of the time without sound
+    phones: bool = True  # whether they will be asked for: greedy decoding does not
+
+    def for_decoder(self, decoder: DecoderName) -> "Prepared":
+        """Without the work that the decoder has no use for."""
+        return replace(self, phones=decoder != "greedy")
 
 
 @dataclass(frozen=True)

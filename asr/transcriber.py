@@ -203,7 +203,7 @@ class Transcriber:
         in practice 1e-5). `acoustic` is each one's share of the time.
         """
         started = time.perf_counter()
-        rows = self._listen([prepared.features for prepared in batch])
+        rows = self._listen(batch)
         share_ms = 1000 * (time.perf_counter() - started) / max(1, len(batch))
         return [
             Posteriors.of_rows(
@@ -333,16 +333,19 @@ class Transcriber:
             return torch.empty(0, settings.n_mels)
         return log_mel(torch.from_numpy(samples).to(self.device), settings)
 
-    def _listen(self, features: Sequence[torch.Tensor]) -> list[NDArray[np.float32]]:
-        """The model's rows of each (T, F), pieces and phones; those without frames are not heard."""
+    def _listen(self, batch: Sequence[Prepared]) -> list[NDArray[np.float32]]:
+        """The model's rows of each, phones too where they are wanted; those without frames are not heard."""
         acoustic = self.bundle.settings.acoustic
         n_columns = acoustic.n_columns if isinstance(acoustic, ResidualGruSettings) else acoustic.vocab_size
-        nothing = np.empty((0, n_columns), dtype=np.float32)
-        heard = [features_TF for features_TF in features if len(features_TF)]
-        if not heard:
-            return [nothing for _ in features]
-        found = iter(self._hear(heard))
-        return [next(found) if len(features_TF) else nothing for features_TF in features]
+        heard = [prepared for prepared in batch if len(prepared.features)]
+        features, phones = [one.features for one in heard], [one.phones for one in heard]
+        rows = iter(self._hear(features, phones) if heard else ())
+        return [
+            next(rows)
+            if len(prepared.features)
+            else np.empty((0, n_columns if prepared.phones else acoustic.vocab_size), dtype=np.float32)
+            for prepared in batch
+        ]
 
     def _search(
         self,

@@ -96,7 +96,7 @@ class Journey:
                 self._house.admission.measure(ticket, reader.expected_duration_s)
                 waited_before_s = ticket.waited_s
             self._house.metrics.observe_audio(prepared)
-            hearing = Hearing(speech, prepared)
+            hearing = Hearing(speech, prepared.for_decoder(self._options.decoder))
             heard = await self._do(stages.hear, hearing, prepared.duration_s, size=len(prepared.features))
             for start_s, posteriors in builder.push(stretch, heard):
                 found.append(part(start_s, await self._decode(posteriors, first=not found)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asr.acoustic.int16_gru import Int16Gru, _packed, fits
 from asr.acoustic.int16_kernels import LARGEST, gelu, tanh
-from asr.acoustic.listener import heard_in_one_pass, listener
+from asr.acoustic.listener import AcousticPrecision, heard_in_one_pass, listener
 from asr.acoustic.residual_gru import ResidualGru, ResidualGruSettings
 
 SMALL = ResidualGruSettings(
@@ -101,3 +101,16 @@ def test_models_that_do_not_fit_are_heard_by_torch() -> None:
         expected = heard_in_one_pass(_model(shape), features)
         for found, wanted in zip(listener(_model(shape), CPU, "int16")(features), expected, strict=True):
             np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("precision", ["int16", "float32"])
+def test_phones_are_heard_for_those_who_want_them(precision: AcousticPrecision) -> None:
+    shape = SHAPES["a tower"]
+    features = [torch.from_numpy(one) for one in _features([37, 20, 64])]
+    hear = listener(_model(shape), CPU, precision)
+    whole, some, none = (hear(features, phones) for phones in ([True] * 3, [True, False, True], [False] * 3))
+    n_pieces = shape.vocab_size
+    for place, rows_TC in enumerate(whole):
+        assert rows_TC.shape[1] == shape.n_columns
+        np.testing.assert_array_equal(none[place], rows_TC[:, :n_pieces])
+        np.testing.assert_array_equal(some[place], rows_TC[:, :n_pieces] if place == 1 else rows_TC)

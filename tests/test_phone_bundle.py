@@ -98,6 +98,16 @@ def test_what_is_missing_or_foreign_is_named(phone_bundle: Path, tmp_path: Path)
         Transcriber.load(copy, "cpu")
 
 
+def test_greedy_decoding_asks_for_no_phones(transcriber: Transcriber, recording: bytes) -> None:
+    prepared = transcriber.prepare(recording)
+    whole, pieces = transcriber.listen_batch([prepared, prepared.for_decoder("greedy")])
+    assert whole.phones is not None
+    assert pieces.phones is None
+    np.testing.assert_array_equal(pieces.log_probs, whole.log_probs)
+    assert prepared.for_decoder("beam_lm") == prepared.for_decoder("beam_lm_rescore")
+    assert prepared.for_decoder("beam_lm").phones
+
+
 @pytest.mark.parametrize("more", [[], ["--phone-beam-width", "40"]], ids=["one search", "two searches"])
 def test_tuning_finds_a_share_that_is_no_worse_and_is_kept(
     phone_bundle: Path, tmp_path: Path, more: list[str]

@@ -57,16 +57,21 @@ class Int16Gru:
             outputs.append(_after(model.phone_norm, layer.weight, layer.bias))
         self._output = _packed(*(np.concatenate(parts) for parts in zip(*outputs, strict=True)))
 
-    def __call__(self, features: Sequence[Floats]) -> list[Floats]:
-        """What `ResidualGru` gives for each (T, F), T at least 1."""
+    def __call__(self, features: Sequence[Floats], phones: Sequence[bool] | None = None) -> list[Floats]:
+        """What `ResidualGru` gives for each (T, F), T at least 1.
+
+        phones: of each, whether its phones are wanted; None for all.
+        """
+        wanted = [True] * len(features) if phones is None else phones
         found: dict[int, Floats] = {}
         order = sorted(range(len(features)), key=lambda place: -len(features[place]))
         for first in range(0, len(order), ROWS):
             group = order[first : first + ROWS]
-            found |= zip(group, self._heard([features[place] for place in group]), strict=True)
+            of_group = ([values[place] for place in group] for values in (features, wanted))
+            found |= zip(group, self._heard(*of_group), strict=True)
         return [found[place] for place in range(len(features))]
 
-    def _heard(self, features: Sequence[Floats]) -> list[Floats]:
+    def _heard(self, features: Sequence[Floats], phones: Sequence[bool]) -> list[Floats]:
         """Of at most `ROWS` recordings, the longest first."""
         settings = self._settings
         convolved = [self._convolved(features_TF) for features_TF in features]
@@ -79,15 +84,18 @@ class Int16Gru:
         n_columns = settings.vocab_size * settings.upsampling + PHONE_FRAMES * settings.phones
         logits_NC = _projected(x_ND, True, self._output, n_columns)
         return [
-            self._log_probs(torch.from_numpy(logits_TC)[None], features_TF)
-            for logits_TC, features_TF in zip(np.split(logits_NC, ends[:-1]), features, strict=True)
+            self._log_probs(torch.from_numpy(logits_TC)[None], features_TF if wanted else None)
+            for logits_TC, features_TF, wanted in zip(
+                np.split(logits_NC, ends[:-1]), features, phones, strict=True
+            )
         ]
 
-    def _log_probs(self, logits_1TC: torch.Tensor, features_TF: Floats) -> Floats:
+    def _log_probs(self, logits_1TC: torch.Tensor, features_TF: Floats | None) -> Floats:
+        """features_TF: None where phones are not wanted."""
         settings = self._settings
         n_pieces = settings.vocab_size * settings.upsampling
         pieces_1TV = upsampled_log_probs(logits_1TC[..., :n_pieces], settings.upsampling)
-        if settings.phones:
+        if settings.phones and features_TF is not None:
             phones_1TP = upsampled_log_probs(logits_1TC[..., n_pieces:], PHONE_FRAMES)
             if self._tower is not None:
                 of_tower_1TP = torch.from_numpy(self._tower(features_TF))[None]

@@ -120,18 +120,18 @@ class ResidualGru(nn.Module):
         self.condition = nn.Linear(n_outputs, settings.width) if settings.self_condition_every else None
 
     def forward(
-        self, features_BTF: torch.Tensor, lengths_B: torch.Tensor
+        self, features_BTF: torch.Tensor, lengths_B: torch.Tensor, *, tower: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """features_BTF: float32, anything past `lengths_B`. lengths_B: int64, at least 1.
 
         Returns log-probabilities (B, ceil(T / subsampling) * upsampling, V), normalised over V, and their
         lengths. Rows past an utterance's length are to be ignored. With `phones` a row goes on with theirs
-        (`n_columns`, `phone_log_probs`).
+        (`n_columns`, `phone_log_probs`), the second layer's alone where the tower is not to be asked.
         """
         lengths_before_B = lengths_B
         outputs, lengths_B = self.at_blocks(features_BTF, lengths_B)
         rows_BTC = outputs[-1]
-        if self.settings.tower_blocks:
+        if self.settings.tower_blocks and tower:
             rows_BTC = self._with_tower(rows_BTC, self.tower(features_BTF, lengths_before_B))
         return rows_BTC, lengths_B
 
