@@ -67,8 +67,8 @@ class Int16Gru:
         order = sorted(range(len(features)), key=lambda place: -len(features[place]))
         for first in range(0, len(order), ROWS):
             group = order[first : first + ROWS]
-            of_group = ([values[place] for place in group] for values in (features, wanted))
-            found |= zip(group, self._heard(*of_group), strict=True)
+            rows = self._heard([features[place] for place in group], [wanted[place] for place in group])
+            found |= zip(group, rows, strict=True)
         return [found[place] for place in range(len(features))]
 
     def _heard(self, features: Sequence[Floats], phones: Sequence[bool]) -> list[Floats]:
