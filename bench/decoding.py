@@ -98,7 +98,10 @@ def main() -> None:
         rows[name] |= {"alpha": tuned[name].alpha, "beta": tuned[name].beta}
     pieces = [_pieces(rows_TC, tokenizer.vocab_size) for rows_TC in test.log_probs]
     searcher = NativeBeamDecoder(tokenizer, lm, tuned["native"])
-    hotwords = _hotwords(searcher, lm, replace(test, log_probs=pieces))
+    hotwords = {"native": _hotwords(searcher.decode, lm, replace(test, log_probs=pieces))}
+    if pronunciations is not None:
+        served = _as_served(tokenizer, lm, pronunciations, tuned["native+phones"])
+        hotwords["native+phones"] = _hotwords(served, lm, test)
     report = {
         "command": shlex.join(["python", "-m", "bench.decoding", *sys.argv[1:]]),
         "machine": platform.processor() or platform.machine(),
@@ -186,9 +189,10 @@ def _as_served(
         settings = replace(settings, phone_beam_width=settings.beam_width)
     languages = Languages(tokenizer, {DEFAULT_LM: lm}, settings, pronunciations=pronunciations)
 
-    def decode(rows_TC: np.ndarray) -> list[str]:
+    def decode(rows_TC: np.ndarray, hotwords: Sequence[str] = ()) -> list[str]:
         pieces_TV, phones_TP = split_rows(rows_TC, tokenizer.vocab_size)
-        found = search_both(languages.default, pieces_TV, phones_TP, pronunciations, settings)
+        language = languages.default
+        found = search_both(language, pieces_TV, phones_TP, pronunciations, settings, hotwords=hotwords)
         return [h.text for h in found]
 
     return decode
@@ -281,7 +285,7 @@ def _two_threads(decode: Decode, test: Heard) -> float:
     return min(seconds[1]) / min(seconds[2])
 
 
-def _hotwords(decoder: NativeBeamDecoder, lm: ArrayNgram, test: Heard) -> dict[str, Any]:
+def _hotwords(decode: Any, lm: ArrayNgram, test: Heard) -> dict[str, Any]:
     """CPU time with 1,000 words that nobody says against none, in turns; median of `ROUNDS` each."""
     spoken = {word for reference in test.references for word in reference.split()}
     terms = [word for word in sorted(lm.words) if word not in spoken and len(word) > 3]
@@ -291,7 +295,7 @@ def _hotwords(decoder: NativeBeamDecoder, lm: ArrayNgram, test: Heard) -> dict[s
         for n, given in ((0, []), (len(terms), terms)):
             started = time.process_time()
             for log_probs_TV in test.log_probs:
-                decoder.decode(log_probs_TV, hotwords=given)
+                decode(log_probs_TV, hotwords=given)
             taken[n].append(time.process_time() - started)
     none, many = (1000 * float(np.median(t)) / test.duration_s for t in taken.values())
     return {
@@ -310,11 +314,12 @@ def _print(report: dict[str, Any]) -> None:
             f"| {name} | {row['ms_per_s']} | {row['flat_ms_per_s']} | {row.get('two_threads', '')} "
             f"| {row['wer']:.2%} | {row['oracle_wer']:.2%} |"
         )
-    print(
-        "hotwords: {terms} terms {ms_per_s} ms, none {none_ms_per_s} ms: {times} times".format(
-            **report["hotwords"]
+    for name, row in report["hotwords"].items():
+        print(
+            "hotwords, {}: {terms} terms {ms_per_s} ms, none {none_ms_per_s} ms: {times} times".format(
+                name, **row
+            )
         )
-    )
 
 
 if __name__ == "__main__":
