@@ -29,10 +29,14 @@ class Api(litserve.LitAPI):
 
     def predict(self, batch: list[Job]) -> list[Answer]:
         transcriber = self._transcriber
-        heard = transcriber.listen_batch([transcriber.prepare(content) for content, _ in batch])
+        options = [DecodingOptions(decoder) for _, decoder in batch]  # type: ignore[arg-type]
+        prepared = [
+            transcriber.prepare(content).for_decoder(wanted.decoder)
+            for (content, _), wanted in zip(batch, options, strict=True)
+        ]
+        heard = transcriber.listen_batch(prepared)
         found = [
-            transcriber.decode(posteriors, DecodingOptions(decoder))
-            for posteriors, (_, decoder) in zip(heard, batch, strict=True)
+            transcriber.decode(posteriors, wanted) for posteriors, wanted in zip(heard, options, strict=True)
         ]
         return [{"text": one.text, "decoder": one.decoder} for one in found]
 

@@ -88,7 +88,8 @@ def bare_throughput(bundle: Path, chosen: Sequence[Utterance], decoder: str) -> 
     recordings = [[read_bytes(utterance) for utterance in batch] for batch in batches]
 
     def work(batch: list[bytes]) -> int:
-        heard = transcriber.listen_batch([transcriber.prepare(recording) for recording in batch])
+        prepared = [transcriber.prepare(recording).for_decoder(options.decoder) for recording in batch]
+        heard = transcriber.listen_batch(prepared)
         return sum(len(transcriber.decode(posteriors, options).text) for posteriors in heard)
 
     work(recordings[0][:2])
