@@ -112,7 +112,7 @@ runs/gpt2/gpt2.json: runs/gpt2-books/gpt2.json
 
 runs/model.finished: runs/tower/model.safetensors runs/ngram/ngram.json runs/gpt2/gpt2.json $(TEST)
 	$(TRAIN) export --acoustic runs/tower --half --ngram runs/ngram --gpt2 runs/gpt2 --notes configs/default-data.md --out $(MODEL)
-	$(TRAIN) tune $(MODEL) --manifest $(DEV) --prior-weights 0.3 0.4 0.5 0.6 --beam-widths 100 200 300
+	$(TRAIN) tune $(MODEL) --manifest $(DEV) --prior-weights 0.3 0.4 0.5 0.6 --phone-beam-width 300
 	$(TRAIN) calibrate $(MODEL) --manifest $(DEV) --check $(TEST)
 	$(TRAIN) evaluate $(MODEL) --manifest $(DEV) --out runs/dev.json
 	$(TRAIN) evaluate $(MODEL) --manifest $(TEST) --out runs/test.json

@@ -5,6 +5,7 @@ CR-CTC (arXiv 2410.05101): two differently masked views of each utterance; the m
 w/2 sum over frames of KL(sg(b) || a) + KL(sg(a) || b), sg stopping the gradient.
 Phones, where the model has a layer for them: (1 - s) of all that + s of theirs, which is 0.75 CTC(last block)
 + 0.25 mean of CTC(inner blocks), agreement at half its weight, and for CTC-CRF (arXiv 1911.08747) w log Z.
+With s = 1 that is the phone tower's, which learns alone.
 
 Everything is summed over utterances and divided by the labels of the whole step, over all processes and
 accumulated batches: however a step is cut into parts, their gradients add up to the same.
