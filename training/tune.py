@@ -32,8 +32,7 @@ from asr.decoding.beam import BeamDecoder, make_beam_decoder
 from asr.decoding.languages import Languages
 from asr.decoding.native_beam import NativeBeamDecoder
 from asr.decoding.options import DEFAULT_LM, PRONUNCIATION_NBEST, DecodingSettings, decoding_for_people
-from asr.decoding.posteriors import mean_posterior
-from asr.decoding.pronunciation_rescoring import divided
+from asr.decoding.posteriors import mean_posterior, phones_divided
 from asr.decoding.pronunciation_scores import pronunciation_logps
 from asr.recording import Posteriors
 from asr.scoring import word_errors
@@ -337,7 +336,7 @@ def _joined(
             parts = transcriber.lm.parts(hypothesis.text)
             known = Candidate(hypothesis.text, 0.0, parts.logp, parts.n_unknown, parts.n_words)
         both.append(replace(known, acoustic=hypothesis.scores.acoustic))
-    logps = pronunciation_logps(divided(phones_TP, settings), texts, transcriber.pronunciations)
+    logps = pronunciation_logps(phones_divided(phones_TP, settings), texts, transcriber.pronunciations)
     return both, logps.tolist()
 
 
@@ -369,7 +368,7 @@ def _pronounced(
     assert transcriber.pronunciations is not None
     texts = [candidate.text for candidate in candidates]
     logps: list[float] = pronunciation_logps(
-        divided(phones_TP, settings), texts, transcriber.pronunciations
+        phones_divided(phones_TP, settings), texts, transcriber.pronunciations
     ).tolist()
     return logps
 

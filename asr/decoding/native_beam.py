@@ -62,7 +62,6 @@ class NativeBeamDecoder:
         """
         check_pieces(tokenizer)
         self._settings = settings
-        self._tokenizer = tokenizer
         self._vocab_size = tokenizer.vocab_size
         self._pieces_text = [piece.replace(WORD_MARK, " ") for piece in tokenizer.pieces]
         words = lm.sorted_words if lm is not None else []

@@ -31,8 +31,8 @@ from asr.decoding.phone_state import (
     new_beam,
     new_workspace,
 )
-from asr.decoding.posteriors import checked_log_probs, divided_by_prior, keep_best_tokens
-from asr.decoding.result import Hypothesis, Scores
+from asr.decoding.posteriors import checked_log_probs, keep_best_tokens, phones_divided
+from asr.decoding.result import LENGTH, Hypothesis, best_of, totals_of
 from asr.errors import DecodingTimeoutError
 from asr.pronunciation import Pronunciations
 
@@ -126,13 +126,9 @@ class PhoneBeamDecoder:
 
     def _probabilities(self, phones_TP: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """(T, P) in which labels that are not tried are 0."""
-        settings = self._settings
         checked_TP = checked_log_probs(phones_TP, self._lexicon.n_outputs)
-        if settings.phone_prior_weight and settings.phone_prior:
-            checked_TP = divided_by_prior(
-                checked_TP, np.array(settings.phone_prior), settings.phone_prior_weight
-            )
-        return np.exp(keep_best_tokens(checked_TP, settings.token_min_logp, checked_TP.shape[1]))
+        divided_TP = phones_divided(checked_TP, self._settings)
+        return np.exp(keep_best_tokens(divided_TP, self._settings.token_min_logp, checked_TP.shape[1]))
 
     def _hypotheses(
         self, beam: PhoneBeam, n: int, history: WordHistory, n_entries: int, limit: int
@@ -152,17 +148,12 @@ class PhoneBeamDecoder:
                 acoustic = float(np.logaddexp(found[key][1], acoustic))
             found[key] = entry, acoustic, ngram
         chosen = np.array([entry for entry, _, _ in found.values()], np.int64)
-        n_words = history.entries["n_words"][chosen].tolist()
-        beta = self._settings.beta
-        scores = [
-            Scores(acoustic, ngram, length=beta * n)
-            for (_, acoustic, ngram), n in zip(found.values(), n_words, strict=True)
-        ]
-        totals = [one.total for one in scores]
-        best = sorted(range(len(totals)), key=lambda i: -totals[i])[:limit]
-        texts = self._texts(history, chosen[best], [n_words[i] for i in best])
-        hypotheses = [Hypothesis(text, scores[i]) for text, i in zip(texts, best, strict=True)]
-        return sorted(hypotheses, key=lambda h: (-h.scores.total, h.text))
+        n_words = history.entries["n_words"][chosen]
+        parts_N6 = np.zeros((len(chosen), 6))
+        parts_N6[:, :2] = np.array([both for _, *both in found.values()]).reshape(-1, 2)
+        parts_N6[:, LENGTH] = self._settings.beta * n_words
+        best = np.argsort(-totals_of(parts_N6), kind="stable")[:limit]
+        return best_of(self._texts(history, chosen[best], n_words[best].tolist()), parts_N6[best])
 
     def _texts(self, history: WordHistory, entries: NDArray[np.int64], n_words: Sequence[int]) -> list[str]:
         last = np.cumsum(n_words, dtype=np.int64)

@@ -68,6 +68,15 @@ def prior_divided(log_probs_TV: NDArray[np.float64], settings: DecodingSettings)
     return divided_by_prior(log_probs_TV, np.array(settings.label_prior), settings.prior_weight)
 
 
+def phones_divided(
+    phones_TP: NDArray[np.floating[Any]], settings: DecodingSettings
+) -> NDArray[np.floating[Any]]:
+    """By the phones' prior where the settings say so."""
+    if not (settings.phone_prior_weight and settings.phone_prior):
+        return phones_TP
+    return divided_by_prior(phones_TP, np.array(settings.phone_prior), settings.phone_prior_weight)
+
+
 def divided_by_prior(
     log_probs_TV: NDArray[np.floating[Any]], prior_V: NDArray[np.float64], weight: float
 ) -> NDArray[np.float64]:

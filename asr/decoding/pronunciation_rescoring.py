@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.options import PRONUNCIATION_NBEST, DecodingSettings
-from asr.decoding.posteriors import divided_by_prior
+from asr.decoding.posteriors import phones_divided
 from asr.decoding.pronunciation_scores import Pronouncing, pronunciation_logps
 from asr.decoding.result import ACOUSTIC, PRONUNCIATION, Hypothesis, best_of, parts_of, totals_of
 
@@ -47,7 +47,7 @@ def rescored_by_pronunciation(
     parts_N6 = parts_of([*kept, *more])
     parts_N6[:, ACOUSTIC] *= 1 - weight
     parts_N6[:, PRONUNCIATION] = weight * pronunciation_logps(
-        divided(phones_TP, settings), texts, pronunciations
+        phones_divided(phones_TP, settings), texts, pronunciations
     )
     totals_N = totals_of(parts_N6)
     hopeful_N = totals_N >= totals_N.max() - HOPELESS
@@ -58,13 +58,6 @@ def rescored_by_pronunciation(
 
 def hopeful(hypotheses: Sequence[Hypothesis], settings: DecodingSettings) -> list[Hypothesis]:
     """Those of beam search's list that phones score: the first ones, but for the hopeless."""
-    least = max(hypothesis.scores.total for hypothesis in hypotheses) - HOPELESS
-    best = hypotheses[: settings.pronunciation_nbest or PRONUNCIATION_NBEST]
-    return [hypothesis for hypothesis in best if hypothesis.scores.total >= least]
-
-
-def divided(phones_TP: NDArray[np.floating[Any]], settings: DecodingSettings) -> NDArray[np.floating[Any]]:
-    """By the phones' prior where the settings say so."""
-    if not (settings.phone_prior_weight and settings.phone_prior):
-        return phones_TP
-    return divided_by_prior(phones_TP, np.array(settings.phone_prior), settings.phone_prior_weight)
+    totals_N = totals_of(parts_of(hypotheses))
+    best_N = totals_N[: settings.pronunciation_nbest or PRONUNCIATION_NBEST]
+    return [hypotheses[i] for i in np.flatnonzero(best_N >= totals_N.max() - HOPELESS).tolist()]

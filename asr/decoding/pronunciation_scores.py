@@ -4,14 +4,15 @@ Shapes: T frames, P phones (blank included).
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.pronunciation_kernels import BLANK, Sums, WordTries, score_tries
-from asr.decoding.text_trie import TextTrie, text_trie
+from asr.decoding.pronunciation_kernels import Sums, WordTries, score_tries
+from asr.decoding.text_trie import TextTrie, text_logps
 
 
 class Pronouncing(Protocol):
@@ -29,23 +30,19 @@ def pronunciation_logps(
 
     It adds up all CTC paths of all choices of pronunciations; about -690 below the best path stands for less.
     """
-    log_probs_TP = np.asarray(phones_TP, dtype=np.float64)
-    best_T = log_probs_TP.max(axis=1, initial=-np.inf)
-    scaled_TP = np.exp(log_probs_TP - best_T[:, None])
-    trie = text_trie(texts)
-    ends = np.empty(len(trie.depth))
-    if len(ends):
-        tries, deepest = _pronounced(trie, pronunciations), int(trie.depth.max())
-        most = int(np.diff(tries.first_pronunciation).max())
-        room = (len(scaled_TP) + 1) * (most + 1)
-        size = room + 4 * deepest * (most + 1) * 64
-        while not score_tries(scaled_TP, tries, _sums(tries, deepest, len(scaled_TP), size), ends):
-            size = 2 * size + room
-    silent = float(log_probs_TP[:, BLANK].sum())
-    logps = np.full(len(texts), silent)
-    spoken = trie.last >= 0
-    logps[spoken] = best_T.sum() + ends[trie.last[spoken]]
-    return logps
+    return text_logps(phones_TP, texts, partial(_score, pronunciations))
+
+
+def _score(
+    pronunciations: Pronouncing, scaled_TP: NDArray[np.float64], trie: TextTrie
+) -> NDArray[np.float64]:
+    tries, deepest, ends = _pronounced(trie, pronunciations), int(trie.depth.max()), np.empty(len(trie.depth))
+    most = int(np.diff(tries.first_pronunciation).max())
+    room = (len(scaled_TP) + 1) * (most + 1)
+    size = room + 4 * deepest * (most + 1) * 64
+    while not score_tries(scaled_TP, tries, _sums(tries, deepest, len(scaled_TP), size), ends):
+        size = 2 * size + room
+    return ends
 
 
 def _pronounced(trie: TextTrie, pronunciations: Pronouncing) -> WordTries:

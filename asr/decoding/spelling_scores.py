@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.spelling_kernels import BLANK, Edges, Spelled, SpellingSums, score_spelled
-from asr.decoding.text_trie import TextTrie, text_trie
+from asr.decoding.spelling_kernels import Edges, Spelled, SpellingSums, score_spelled
+from asr.decoding.text_trie import TextTrie, text_logps
 from asr.decoding.word_trie import ROOT, build_trie, letter_codes
 from asr.tokenizer import WORD_MARK
 
@@ -39,22 +39,16 @@ class ExactSpelling:
         It adds up all CTC paths of all spellings; about -690 below the best path stands for less, and for
         texts that cannot be spelled.
         """
-        log_probs_TV = np.asarray(pieces_TV, dtype=np.float64)
-        best_T = log_probs_TV.max(axis=1, initial=-np.inf)
-        scaled_TV = np.exp(log_probs_TV - best_T[:, None])
-        trie = text_trie(texts)
-        ends = np.zeros(len(trie.depth))
-        if len(ends):
-            spelled, deepest = self._spelled(trie), int(trie.depth.max())
-            n_frames, longest = len(scaled_TV), max(map(len, trie.words))
-            edges = _edges(longest, self._longest)
-            size = 3 * (n_frames + 1) * 2 + 3 * 64 * deepest
-            while not score_spelled(scaled_TV, spelled, edges, _sums(deepest, size), ends):
-                size = 2 * size + 3 * (n_frames + 1)
-        logps = np.full(len(texts), log_probs_TV[:, BLANK].sum())
-        written = trie.last >= 0
-        logps[written] = best_T.sum() + ends[trie.last[written]]
-        return logps
+        return text_logps(pieces_TV, texts, self._score)
+
+    def _score(self, scaled_TV: NDArray[np.float64], trie: TextTrie) -> NDArray[np.float64]:
+        spelled, deepest, ends = self._spelled(trie), int(trie.depth.max()), np.zeros(len(trie.depth))
+        n_frames, longest = len(scaled_TV), max(map(len, trie.words))
+        edges = _edges(longest, self._longest)
+        size = 3 * (n_frames + 1) * 2 + 3 * 64 * deepest
+        while not score_spelled(scaled_TV, spelled, edges, _sums(deepest, size), ends):
+            size = 2 * size + 3 * (n_frames + 1)
+        return ends
 
     def _spelled(self, trie: TextTrie) -> Spelled:
         points = np.frombuffer("".join(trie.words).encode("utf-32-le"), "<u4")

@@ -1,11 +1,11 @@
 """Texts as a trie of words: what they begin with in common is there once.
 
-Shapes: X texts, N words of the trie, W different words.
+Shapes: X texts, N words of the trie, W different words, T frames, V outputs of an acoustic model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,27 @@ def text_trie(texts: Sequence[str]) -> TextTrie:
     last = np.empty(len(texts), np.int64)
     n = depth_first(numbers, first, links, depth, word, last)
     return TextTrie(words, depth[:n], word[:n], last)
+
+
+def text_logps(
+    log_probs_TV: NDArray[np.floating[Any]],
+    texts: Sequence[str],
+    score: Callable[[NDArray[np.float64], TextTrie], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """Natural-log probability of each text, (X,), given log-posteriors (T, V), the blank's first.
+
+    score: what the words down to each of the trie are worth, (N,), given posteriors divided by each frame's
+    largest; there is at least one word.
+    """
+    log_probs_TV = np.asarray(log_probs_TV, dtype=np.float64)
+    best_T = log_probs_TV.max(axis=1, initial=-np.inf)
+    trie = text_trie(texts)
+    logps = np.full(len(texts), log_probs_TV[:, 0].sum())
+    if len(trie.depth):
+        worded = trie.last >= 0
+        ends = score(np.exp(log_probs_TV - best_T[:, None]), trie)
+        logps[worded] = best_T.sum() + ends[trie.last[worded]]
+    return logps
 
 
 @kernel
