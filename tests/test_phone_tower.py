@@ -12,15 +12,10 @@ from safetensors.torch import load_file
 from asr.acoustic.kinds import build
 from asr.acoustic.phones import mixed_phones, phone_log_probs
 from asr.acoustic.residual_gru import ResidualGru, ResidualGruSettings
-from asr.bundle import G2P, LEXICON
-from asr.features import FeatureSettings
-from tests.speech_of_tones import write_corpus
+from tests.lettered_lexicon import write_lettered
 from training.config import LossConfig, OptimConfig, TrainConfig, load_config
 from training.config_tables import ConfigError
-from training.graphones import train_graphones
 from training.losses import Batch, Objective
-from training.prepare import find_utterances, prepare
-from training.tokenizer import train_tokenizer
 from training.train import train
 
 TEXTS = ["a cat sat", "on the mat", "a bad dog", "the cat ran", "no", "go on and on"]
@@ -110,21 +105,9 @@ def test_its_loss_alone_reaches_the_tower_alone() -> None:
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tower")
-    write_corpus(folder / "corpus", TEXTS)
-    prepare(find_utterances(folder / "corpus"), folder / "data", FeatureSettings(), workers=1)
-    (folder / "tokenizer.model").write_bytes(train_tokenizer(TEXTS, 55, kind="char").model_proto)
-    words = sorted({word for text in TEXTS for word in text.split()})
-    spoken = {word: tuple(word.upper()) for word in words}
-    (folder / "lexicon").mkdir()
-    (folder / "lexicon" / LEXICON).write_text("".join(f"{w}\t{' '.join(s)}\n" for w, s in spoken.items()))
-    (folder / "lexicon" / G2P).write_text(train_graphones(3 * list(spoken.items())).to_json())
     (folder / "run.toml").write_text(
-        f"""
-[data]
-train = "{folder / "data"}"
-dev = "{folder / "data"}"
-tokenizer = "{folder / "tokenizer.model"}"
-lexicon = "{folder / "lexicon"}"
+        write_lettered(folder, TEXTS)
+        + """
 [model]
 conv_channels = 4
 conv_blocks = 0

@@ -13,18 +13,14 @@ from asr.acoustic.kinds import build
 from asr.acoustic.phones import phone_log_probs
 from asr.acoustic.residual_gru import ResidualGruSettings
 from asr.bundle import G2P, LEXICON
-from asr.features import FeatureSettings
 from asr.pronunciation import Pronunciations
 from asr.tokenizer import Tokenizer
-from tests.speech_of_tones import write_corpus
+from tests.lettered_lexicon import sounds, write_lettered
 from training.config import LossConfig, OptimConfig, TrainConfig, load_config
 from training.config_tables import ConfigError
 from training.corpus import Corpus
-from training.graphones import train_graphones
 from training.label_graph import LabelGraph
 from training.losses import Batch, Objective, ctc_sum, disagreement_sum
-from training.prepare import find_utterances, prepare
-from training.tokenizer import train_tokenizer
 from training.train import train
 from training.views import fetch
 
@@ -48,31 +44,14 @@ GRAPH = LabelGraph.estimate([[1, 2, 3], [3, 1, 1], []], N_PHONES)
 N_LABELS = 9
 
 
-def _sounds(word: str) -> tuple[str, ...]:
-    """Every letter is spoken as itself."""
-    return tuple(word.upper())
-
-
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus, one word of which the lexicon has not."""
     folder = tmp_path_factory.mktemp("phones")
-    write_corpus(folder / "corpus", TEXTS)
-    prepare(find_utterances(folder / "corpus"), folder / "data", FeatureSettings(), workers=1)
-    (folder / "tokenizer.model").write_bytes(train_tokenizer(TEXTS, 55, kind="char").model_proto)
-    words = sorted({word for text in TEXTS for word in text.split()})
-    g2p = train_graphones(3 * [(word, _sounds(word)) for word in words])
-    (folder / "lexicon").mkdir()
-    lines = [f"{word}\t{' '.join(_sounds(word))}\n" for word in words if word != "dog"]
-    (folder / "lexicon" / LEXICON).write_text("".join(lines))
-    (folder / "lexicon" / G2P).write_text(g2p.to_json())
+    data = write_lettered(folder, TEXTS, unlisted=["dog"])
     (folder / "run.toml").write_text(
-        f"""
-[data]
-train = "{folder / "data"}"
-dev = "{folder / "data"}"
-tokenizer = "{folder / "tokenizer.model"}"
-lexicon = "{folder / "lexicon"}"
+        data
+        + """
 [model]
 subsampling = 8
 conv_channels = 4
@@ -179,7 +158,7 @@ def test_phones_travel_beside_the_pieces(workplace: Path) -> None:
     for row, utterance in enumerate(corpus.utterances):
         labels = batch.phones_BL[row, : batch.phone_lengths_B[row]].tolist()
         heard = [pronunciations.phones[(label - 1) % n_phones] for label in labels]
-        assert heard == [phone for word in utterance.text.split() for phone in _sounds(word)]
+        assert heard == [phone for word in utterance.text.split() for phone in sounds(word)]
         assert sum(label > n_phones for label in labels) == len(utterance.text.split())
     without = Corpus(workplace / "data", tokenizer, config)
     assert len(without.batch(np.arange(2), CPU)) == 4
@@ -194,7 +173,7 @@ def test_it_learns_and_a_resumed_run_is_the_unbroken_one(workplace: Path, tmp_pa
     for name in (LEXICON, G2P):
         assert (tmp_path / "unbroken" / name).read_bytes() == (workplace / "lexicon" / name).read_bytes()
     section = json.loads((tmp_path / "unbroken" / "train.json").read_text())["acoustic"]
-    assert section["phones"] == 2 * len({p for text in TEXTS for w in text.split() for p in _sounds(w)}) + 1
+    assert section["phones"] == 2 * len({p for text in TEXTS for w in text.split() for p in sounds(w)}) + 1
 
     train(config, tmp_path / "broken", stop_after_steps=5)
     train(config, tmp_path / "broken")
