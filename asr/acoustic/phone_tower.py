@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from asr.acoustic.byte_dropout import ByteDropout
 from asr.acoustic.masking import frame_mask, zero_padding
 
 STRIDES = ((2, 2), (2, 2), (1, 2))  # of time and bands
@@ -53,7 +54,7 @@ class PhoneTower(nn.Module):
         lengths_B = ROW_FEATURES * ((lengths_B + ROW_FEATURES - 1) // ROW_FEATURES)
         x_BCTF = x_BTF[..., None].permute(0, 3, 1, 2)  # channels last
         for layer, (stride, _) in zip(self.strides, STRIDES, strict=True):
-            x_BCTF = functional.gelu(layer(zero_padding(x_BCTF, lengths_B)))
+            x_BCTF = _gelu(layer(zero_padding(x_BCTF, lengths_B)))
             lengths_B = lengths_B // stride
         x_BTD = self.projection(x_BCTF.transpose(1, 2).flatten(2))
         mask_BT1 = frame_mask(lengths_B, x_BTD.shape[1])[..., None]
@@ -71,12 +72,27 @@ class TimeBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.narrow = nn.Linear(3 * width, bottleneck)
         self.widen = nn.Linear(3 * bottleneck, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = ByteDropout(dropout)
 
     def forward(self, x_BTD: torch.Tensor, mask_BT1: torch.Tensor) -> torch.Tensor:
-        y_BTR = functional.gelu(self.narrow(_three_frames(self.norm(x_BTD) * mask_BT1)))
+        y_BTR = functional.gelu(_of_three_frames(self.norm(x_BTD) * mask_BT1, self.narrow))
         widened_BTD: torch.Tensor = self.widen(_three_frames(self.dropout(y_BTR) * mask_BT1))
         return x_BTD + widened_BTD
+
+
+def _gelu(x_BCTF: torch.Tensor) -> torch.Tensor:
+    """Of channels last in memory, which PyTorch's own does number by number on a CPU."""
+    return functional.gelu(x_BCTF.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _of_three_frames(x_BTD: torch.Tensor, narrow: nn.Linear) -> torch.Tensor:
+    """`narrow(_three_frames(x_BTD))`, (B, T, R): products are moved, which are narrower than frames."""
+    weight_3RD = narrow.weight.unflatten(1, (3, -1)).transpose(0, 1).flatten(0, 1)
+    before_BTR, here_BTR, after_BTR = functional.linear(x_BTD, weight_3RD).chunk(3, dim=-1)
+    moved_BTR = functional.pad(before_BTR[:, :-1], (0, 0, 1, 0)) + functional.pad(
+        after_BTR[:, 1:], (0, 0, 0, 1)
+    )
+    return here_BTR + moved_BTR + narrow.bias.to(here_BTR.dtype)
 
 
 def _three_frames(x_BTD: torch.Tensor) -> torch.Tensor:
