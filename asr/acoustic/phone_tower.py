@@ -87,7 +87,7 @@ def _gelu(x_BCTF: torch.Tensor) -> torch.Tensor:
 
 def _of_three_frames(x_BTD: torch.Tensor, narrow: nn.Linear) -> torch.Tensor:
     """`narrow(_three_frames(x_BTD))`, (B, T, R): products are moved, which are narrower than frames."""
-    weight_3RD = narrow.weight.unflatten(1, (3, -1)).transpose(0, 1).flatten(0, 1)
+    weight_3RD = narrow.weight.view(narrow.out_features, 3, -1).transpose(0, 1).flatten(0, 1)
     before_BTR, here_BTR, after_BTR = functional.linear(x_BTD, weight_3RD).chunk(3, dim=-1)
     moved_BTR = functional.pad(before_BTR[:, :-1], (0, 0, 1, 0)) + functional.pad(
         after_BTR[:, 1:], (0, 0, 0, 1)
