@@ -8,6 +8,7 @@ import signal
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from asr.decoding.rescoring import Gpt2Scorer
 from training import gpt2, ngram
-from training.gpt2_settings import Gpt2Settings
+from training.gpt2_settings import OPTIMISERS, Gpt2Settings
 from training.gpt2_tokenizer import END_OF_TEXT, load_tokenizer, save_tokenizer, train_tokenizer
 from training.sentence_store import IGNORED, BatchSettings, Position, SentenceStore, batches, to_tensors
 
@@ -175,9 +176,29 @@ def test_the_learning_rate_warms_up_and_falls(done: float) -> None:
     assert schedule.learning_rate_at(1.0) == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize("wrong", [{}, {"max_steps": 1, "minutes": 1.0}, {"max_steps": 1, "width": 100}])
-def test_settings_that_make_no_run_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"either max_steps|multiple of"):
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_parameter_is_one_optimisers(optimiser: str, tied: bool) -> None:
+    config = GPT2Config(
+        vocab_size=50, n_positions=8, n_embd=64, n_layer=2, n_head=1, tie_word_embeddings=tied
+    )
+    model = GPT2LMHeadModel(config)
+    made = gpt2._make_optimisers(model, Gpt2Settings(max_steps=1, optimiser=optimiser))
+    moved = [id(p) for one in made for group in one.param_groups for p in group["params"]]
+    assert sorted(moved) == sorted(id(p) for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"max_steps": 1, "minutes": 1.0},
+        {"max_steps": 1, "width": 100},
+        {"max_steps": 1, "optimiser": "sgd"},
+    ],
+)
+def test_settings_that_make_no_run_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"either max_steps|multiple of|one of muon"):
         Gpt2Settings(**wrong)
 
 
@@ -212,17 +233,19 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, n_steps: int) -> None:
     monkeypatch.setattr(gpt2, "_train_step", interrupted)
 
 
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_a_run_stopped_by_sigterm_and_resumed_equals_an_unbroken_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimiser: str
 ) -> None:
-    gpt2.main(_arguments(tmp_path / "unbroken", "--max-steps", "9"))
+    options = ("--max-steps", "9", "--optimiser", optimiser)
+    gpt2.main(_arguments(tmp_path / "unbroken", *options))
     with monkeypatch.context() as patch:
         _stop_after(patch, 4)
-        gpt2.main(_arguments(tmp_path / "stopped", "--max-steps", "9"))
+        gpt2.main(_arguments(tmp_path / "stopped", *options))
     report = json.loads((tmp_path / "stopped/gpt2.json").read_text())
     assert report["progress"]["step"] == 4
     GPT2LMHeadModel.from_pretrained(tmp_path / "stopped/model", local_files_only=True)
-    gpt2.main(_arguments(tmp_path / "stopped", "--max-steps", "9", "--resume"))
+    gpt2.main(_arguments(tmp_path / "stopped", *options, "--resume"))
     unbroken, resumed = (
         load_file(tmp_path / name / "checkpoint.safetensors") for name in ("unbroken", "stopped")
     )

@@ -86,10 +86,10 @@ def main(args: argparse.Namespace) -> None:
     print(f"{model.num_parameters():,} parameters, {tokenizer.get_vocab_size()} ids")
     print(f"{len(store):,} sentences, {store.n_tokens:,} tokens; {len(held_out)} held out", flush=True)
 
-    optimiser = _make_optimiser(model, settings)
+    optimisers = _make_optimisers(model, settings)
     progress = Progress()
     if args.resume:
-        progress = load_checkpoint(args.out / CHECKPOINT, model, optimiser, asdict(settings))
+        progress = load_checkpoint(args.out / CHECKPOINT, model, optimisers, asdict(settings))
     rows = BatchSettings(
         settings.batch_tokens, model.config.n_positions, settings.joined_share, seed=settings.seed
     )
@@ -100,7 +100,7 @@ def main(args: argparse.Namespace) -> None:
             if settings.done(progress) >= 1.0 or stopped:
                 break
             losses.append(
-                _train_step(model, optimiser, settings, settings.done(progress), ids_BT, targets_BT)
+                _train_step(model, optimisers, settings, settings.done(progress), ids_BT, targets_BT)
             )
             now = time.monotonic()
             n_targets = int((targets_BT != IGNORED).sum())
@@ -114,9 +114,9 @@ def main(args: argparse.Namespace) -> None:
             if now - saved_at > 60 * args.checkpoint_minutes:
                 perplexity = fit(model, args.out / MODEL, held_out).perplexity
                 print(f"held out: perplexity per word {perplexity:.1f}", flush=True)
-                _save(args.out, model, optimiser, settings, progress)
+                _save(args.out, model, optimisers, settings, progress)
                 saved_at = tick = time.monotonic()  # scoring and saving are not training time
-    _save(args.out, model, optimiser, settings, progress)
+    _save(args.out, model, optimisers, settings, progress)
     _report(args, settings, progress, model, held_out)
 
 
@@ -191,27 +191,39 @@ def _load_model(folder: Path, tokenizer: Tokenizer) -> GPT2LMHeadModel:
     return GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True).train()
 
 
-def _make_optimiser(model: GPT2LMHeadModel, settings: Gpt2Settings) -> torch.optim.Optimizer:
-    matrices = [p for p in model.parameters() if p.ndim > 1]
+def _make_optimisers(model: GPT2LMHeadModel, settings: Gpt2Settings) -> list[torch.optim.Optimizer]:
+    """Of all parameters. Muon, its steps as large as AdamW's (arXiv 2502.16982), is for blocks' matrices."""
     vectors = [p for p in model.parameters() if p.ndim <= 1]
+    matrices = [p for p in model.transformer.h.parameters() if p.ndim > 1]
+    of_blocks = {id(p) for p in matrices}
+    embeddings = [p for p in model.parameters() if p.ndim > 1 and id(p) not in of_blocks]
+    decay = settings.weight_decay
+    if settings.optimiser == "adamw":
+        return [_adamw([*embeddings, *matrices], decay, vectors)]
+    muon = torch.optim.Muon(matrices, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+    return [muon, _adamw(embeddings, decay, vectors)]
+
+
+def _adamw(decayed: list[nn.Parameter], weight_decay: float, others: list[nn.Parameter]) -> torch.optim.AdamW:
     groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 
 
 def _train_step(
     model: GPT2LMHeadModel,
-    optimiser: torch.optim.Optimizer,
+    optimisers: Sequence[torch.optim.Optimizer],
     settings: Gpt2Settings,
     done: float,
     ids_BT: Tensor,
     targets_BT: Tensor,
 ) -> float:
     """One update; the mean loss per token before it."""
-    for group in optimiser.param_groups:
-        group["lr"] = settings.learning_rate_at(done)
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = settings.learning_rate_at(done)
     ids_BT, targets_BT = ids_BT.to(model.device), targets_BT.to(model.device)
     with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
         logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
@@ -220,8 +232,9 @@ def _train_step(
     )
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-    optimiser.step()
-    optimiser.zero_grad()
+    for optimiser in optimisers:
+        optimiser.step()
+        optimiser.zero_grad()
     return loss.item()
 
 
@@ -251,12 +264,12 @@ def _log(progress: Progress, settings: Gpt2Settings, losses: list[float]) -> Non
 def _save(
     out: Path,
     model: GPT2LMHeadModel,
-    optimiser: torch.optim.Optimizer,
+    optimisers: Sequence[torch.optim.Optimizer],
     settings: Gpt2Settings,
     progress: Progress,
 ) -> None:
     """The checkpoint and the model folder, each file whole or not changed."""
-    save_checkpoint(out / CHECKPOINT, model, optimiser, asdict(settings), progress)
+    save_checkpoint(out / CHECKPOINT, model, optimisers, asdict(settings), progress)
     temporary = out / "model.tmp"
     model.save_pretrained(temporary)
     for path in sorted(temporary.iterdir()):

@@ -4,6 +4,7 @@ Tensors: `model.*`, `optimiser.<parameter>.*`, `torch_rng`; metadata: the run's 
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class Progress:
 def save_checkpoint(
     path: Path,
     model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimisers: Sequence[torch.optim.Optimizer],
     settings: dict[str, Any],
     progress: Progress,
 ) -> None:
@@ -37,14 +38,14 @@ def save_checkpoint(
     tensors: dict[str, Tensor] = {"torch_rng": torch.get_rng_state()}
     for name, parameter in model.named_parameters():
         tensors[f"model.{name}"] = parameter.detach()
-        for key, value in optimiser.state[parameter].items():
+        for key, value in _of(parameter, optimisers).state[parameter].items():
             tensors[f"optimiser.{name}.{key}"] = torch.as_tensor(value)
     metadata = {"settings": json.dumps(settings), "progress": json.dumps(asdict(progress))}
     write_tensors(path, tensors, metadata)
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, settings: dict[str, Any]
+    path: Path, model: nn.Module, optimisers: Sequence[torch.optim.Optimizer], settings: dict[str, Any]
 ) -> Progress:
     """Put the saved state into model, optimiser and PyTorch's random numbers.
 
@@ -70,6 +71,13 @@ def load_checkpoint(
     for name, tensor in tensors.items():
         parameter_name, key = name.removeprefix("optimiser.").rsplit(".", 1)
         parameter = parameters[parameter_name]
-        optimiser.state[parameter][key] = tensor.to(parameter.device)
+        _of(parameter, optimisers).state[parameter][key] = tensor.to(parameter.device)
     progress = json.loads(metadata["progress"])
     return Progress(**{**progress, "position": Position(**progress["position"])})
+
+
+def _of(parameter: Tensor, optimisers: Sequence[torch.optim.Optimizer]) -> torch.optim.Optimizer:
+    """The one that moves this parameter."""
+    return next(
+        o for o in optimisers for group in o.param_groups if any(p is parameter for p in group["params"])
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from training.gpt2_checkpoint import Progress
 
 HEAD_WIDTH = 64
+OPTIMISERS = ("muon", "adamw")
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Gpt2Settings:
     vocab_size: int = 4000  # at most
     batch_tokens: int = 4096
     joined_share: float = 0.05  # sentences run on into longer rows, see BatchSettings
-    learning_rate: float = 2e-3  # the highest
+    optimiser: str = "muon"  # or "adamw"
+    learning_rate: float = 6e-3  # the highest; a third of it for AdamW
     final_lr_share: float = 0.1  # of the highest, at the end
     warmup_share: float = 0.03  # of the run
     weight_decay: float = 0.05
@@ -33,6 +35,8 @@ class Gpt2Settings:
     def __post_init__(self) -> None:
         if (self.max_steps > 0) == (self.minutes > 0):
             raise ValueError("give either max_steps or minutes")
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, not {self.optimiser!r}")
         if self.width % HEAD_WIDTH:
             raise ValueError(f"width must be a multiple of {HEAD_WIDTH}")
 
