@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from asr.bundle import INDEX, Bundle
+from asr.decoding.found import found_of
 from asr.decoding.native_beam import NativeBeamDecoder
 from asr.decoding.options import DecodingOptions, DecodingSettings, decoding_to_section
 from asr.decoding.pronunciation_rescoring import hopeful
@@ -53,7 +54,8 @@ def test_the_list_has_both_searches_texts(
     language = transcriber.languages.default
     assert language.phones is not None
     assert posteriors.phones is not None
-    by_pieces = hopeful(language.beam.decode(posteriors.log_probs, hotwords=hotwords), transcriber.settings)
+    everything = found_of(language.beam.decode(posteriors.log_probs, hotwords=hotwords))
+    by_pieces = hopeful(everything, transcriber.settings).hypotheses()
     by_phones = language.phones.decode(posteriors.phones, limit=12)
     texts = [h.text for h in found]
     assert len(set(texts)) == len(texts)

@@ -1,9 +1,12 @@
 """Beam search's texts with the score of their pronunciations mixed in."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from asr.acoustic.phones import split_rows
+from asr.decoding.found import found_of
 from asr.decoding.options import DecodingSettings
 from asr.decoding.posteriors import divided_by_prior
 from asr.decoding.pronunciation_rescoring import rescored_by_pronunciation
@@ -23,19 +26,25 @@ def found() -> list[Hypothesis]:
     ]
 
 
+def rescored(
+    hypotheses: list[Hypothesis], phones_TP: np.ndarray, *others: Any, limit: int | None = None
+) -> list[Hypothesis]:
+    return rescored_by_pronunciation(found_of(hypotheses), phones_TP, *others, limit=limit).hypotheses()
+
+
 def test_both_readings_add_up_to_one_and_decide_the_order() -> None:
     phones_TP = random_log_probs(20, 8, seed=4, spread=3.0)
     logps = dict(zip(TEXTS, pronunciation_logps(phones_TP, TEXTS, Spoken()), strict=True))
-    rescored = rescored_by_pronunciation(found(), phones_TP, Spoken(), SETTINGS)
+    both = rescored(found(), phones_TP, Spoken(), SETTINGS)
     before = {h.text: h.scores for h in found()}
-    for hypothesis in rescored:
+    for hypothesis in both:
         scores = hypothesis.scores
         assert scores.acoustic == pytest.approx(0.6 * before[hypothesis.text].acoustic)
         assert scores.pronunciation == pytest.approx(0.4 * logps[hypothesis.text])
         assert scores.total == pytest.approx(scores.acoustic + scores.pronunciation - 2.0 + 1.0 + 0.5)
-    totals = [h.scores.total for h in rescored]
+    totals = [h.scores.total for h in both]
     assert totals == sorted(totals, reverse=True)
-    assert [h.text for h in rescored] != list(TEXTS)  # which the audio does not bear out
+    assert [h.text for h in both] != list(TEXTS)  # which the audio does not bear out
 
 
 def test_the_prior_of_phones_is_divided_by() -> None:
@@ -43,7 +52,7 @@ def test_the_prior_of_phones_is_divided_by() -> None:
     prior = tuple(np.exp(random_log_probs(1, 8, seed=8)[0]))
     settings = DecodingSettings(pronunciation_weight=0.4, phone_prior_weight=0.5, phone_prior=prior)
     divided_TP = divided_by_prior(phones_TP, np.array(prior), 0.5)
-    assert rescored_by_pronunciation(found(), phones_TP, Spoken(), settings) == rescored_by_pronunciation(
+    assert rescored(found(), phones_TP, Spoken(), settings) == rescored(
         found(), divided_TP, Spoken(), SETTINGS
     )
 
@@ -51,26 +60,26 @@ def test_the_prior_of_phones_is_divided_by() -> None:
 def test_no_more_texts_are_scored_than_the_settings_say() -> None:
     settings = DecodingSettings(pronunciation_weight=0.4, pronunciation_nbest=2)
     phones_TP = random_log_probs(20, 8, seed=4)
-    assert {h.text for h in rescored_by_pronunciation(found(), phones_TP, Spoken(), settings)} == {*TEXTS[:2]}
+    assert {h.text for h in rescored(found(), phones_TP, Spoken(), settings)} == {*TEXTS[:2]}
 
 
 def test_a_limit_keeps_the_best_of_both_readings() -> None:
     phones_TP = random_log_probs(20, 8, seed=4, spread=3.0)
-    every = rescored_by_pronunciation(found(), phones_TP, Spoken(), SETTINGS)
-    assert rescored_by_pronunciation(found(), phones_TP, Spoken(), SETTINGS, limit=2) == every[:2]
-    assert rescored_by_pronunciation(found(), phones_TP, Spoken(), DecodingSettings(), limit=2) == found()[:2]
+    every = rescored(found(), phones_TP, Spoken(), SETTINGS)
+    assert rescored(found(), phones_TP, Spoken(), SETTINGS, limit=2) == every[:2]
+    assert rescored(found(), phones_TP, Spoken(), DecodingSettings(), limit=2) == found()[:2]
 
 
 def test_hopeless_texts_are_not_pronounced() -> None:
     phones_TP = random_log_probs(20, 8, seed=4)
     far = Hypothesis("dodo dodo", Scores(-35.0))
-    texts = [h.text for h in rescored_by_pronunciation([*found(), far], phones_TP, Spoken(), SETTINGS)]
+    texts = [h.text for h in rescored([*found(), far], phones_TP, Spoken(), SETTINGS)]
     assert sorted(texts) == sorted(TEXTS)
 
 
 def test_without_a_weight_nothing_changes() -> None:
     phones_TP = random_log_probs(20, 8, seed=4)
-    assert rescored_by_pronunciation(found(), phones_TP, Spoken(), DecodingSettings()) == found()
+    assert rescored(found(), phones_TP, Spoken(), DecodingSettings()) == found()
 
 
 def test_rows_come_apart_and_together() -> None:

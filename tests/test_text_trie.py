@@ -3,6 +3,7 @@
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
+from asr.decoding.text_arrays import strings_of, texts_of
 from asr.decoding.text_trie import text_trie
 
 TEXTS = st.lists(st.lists(st.sampled_from("abc"), max_size=5).map(" ".join), max_size=12)
@@ -11,11 +12,12 @@ TEXTS = st.lists(st.lists(st.sampled_from("abc"), max_size=5).map(" ".join), max
 @settings(deadline=None)  # the first call compiles
 @given(TEXTS)
 def test_every_text_is_the_words_down_to_its_last(texts: list[str]) -> None:
-    trie = text_trie(texts)
+    trie = text_trie(texts_of(texts))
+    words = strings_of(trie.words)
     paths: list[tuple[str, ...]] = []
     for depth, word in zip(trie.depth.tolist(), trie.word.tolist(), strict=True):
         above = paths[-1][: depth - 1] if paths else ()
         assert len(above) == depth - 1
-        paths.append((*above, trie.words[word]))
+        paths.append((*above, words[word]))
     assert len(set(paths)) == len(paths)  # each beginning once
     assert [paths[i] if i >= 0 else () for i in trie.last] == [tuple(text.split()) for text in texts]

@@ -6,7 +6,6 @@ acoustic + alpha x n-gram + unknown_word_logp x unknown words + beta x words + h
 
 import functools
 import math
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding import prefix_search
+from asr.decoding import prefix_search, text_scores
 from asr.decoding.arpa import BEGIN, END, UNKNOWN, Level, NgramTable
 from asr.decoding.array_ngram import ArrayNgram
+from asr.decoding.found import Found, ranked
 from asr.decoding.hotword_trie import HotwordTrie, build_hotwords
 from asr.decoding.hotwords import phrase_of
 from asr.decoding.mixed_ngram import MixedNgram
@@ -29,27 +29,31 @@ from asr.decoding.prefix_state import (
     History,
     Pieces,
     Search,
+    SearchRoom,
     Spelling,
     Weights,
     new_beam,
-    new_history,
+    new_room,
     new_workspace,
 )
-from asr.decoding.result import ACOUSTIC, LENGTH, Hypothesis, best_of, hypotheses_of
+from asr.decoding.result import ACOUSTIC, LENGTH, Hypothesis
+from asr.decoding.rooms import Rooms
 from asr.decoding.spelling_scores import ExactSpelling
+from asr.decoding.text_arrays import Texts, lines_of, strings_of, texts_of
+from asr.decoding.text_trie import TextTrie, text_trie
 from asr.decoding.word_trie import SPACE, build_trie, letter_codes
 from asr.errors import DecodingTimeoutError
 from asr.tokenizer import WORD_MARK, Tokenizer
 
 _LN_10 = math.log(10.0)
 _FRAMES_AT_ONCE = 128  # between two looks at the clock
-_UTF_32 = f"utf-32-{sys.byteorder[0]}e"
+HOTWORD_LISTS = 8  # whose automata are kept, the latest used; one of 1,000 words takes some 3 MB
 
 
 class NativeBeamDecoder:
     """Prefix beam search over one tokenizer and one n-gram.
 
-    Keeps no state between calls, so calls may overlap, on several threads at once.
+    Calls do not depend on each other, and may overlap, on several threads at once.
     """
 
     def __init__(
@@ -94,9 +98,17 @@ class NativeBeamDecoder:
         )
         self._context_size = CONTEXT_SIZE * (1 + mixed)
         # The same list comes again with a caller's next recording.
-        self._automaton = functools.lru_cache(maxsize=8)(self._build_automaton)
+        self._automaton = functools.lru_cache(maxsize=HOTWORD_LISTS)(self._build_automaton)
+        self._code_of_point = _by_code_point({" ": SPACE, **self._codes})
         self._longest_piece = max(map(len, self._pieces_text))
         self._n_last = 2 + self._longest_piece
+        max_tokens = settings.max_tokens_per_frame
+        self._rooms = Rooms(
+            functools.partial(
+                new_room, settings.beam_width, self._n_last, self._context_size, self._vocab_size, max_tokens
+            ),
+            SearchRoom.is_small,
+        )
         self._spelling = _as_code_points(self._pieces_text)
         self._exact = ExactSpelling(tokenizer.pieces) if tokenizer.separator_id is None else None
         self.decode(np.zeros((1, self._vocab_size)))  # compiles
@@ -119,10 +131,28 @@ class NativeBeamDecoder:
         the text's paths that the search kept. Raises DecodingTimeoutError, and ValueError on a wrong shape or
         NaN.
         """
+        return self.find(
+            log_probs_TV,
+            hotwords=hotwords,
+            hotword_weight=hotword_weight,
+            deadline_s=deadline_s,
+            limit=limit,
+        ).hypotheses()
+
+    def find(
+        self,
+        log_probs_TV: NDArray[np.floating[Any]],
+        *,
+        hotwords: Sequence[str] = (),
+        hotword_weight: float | None = None,
+        deadline_s: float | None = None,
+        limit: int | None = None,
+    ) -> Found:
+        """What `decode` answers, as arrays."""
         started_s = time.monotonic()
         kept_TV = search_candidates(log_probs_TV, self._vocab_size, self._settings)
         search = self._searching(hotwords, hotword_weight)
-        return self._decode(search, kept_TV, started_s, deadline_s, limit)
+        return self._find(search, kept_TV, started_s, deadline_s, limit)
 
     def score(
         self,
@@ -138,88 +168,110 @@ class NativeBeamDecoder:
         `acoustic` sums all of the text's paths, those over labels that the search does not try, too. Raises
         ValueError on a wrong shape or NaN, and for a tokenizer with a separator between words.
         """
+        found = texts_of(texts)
+        return self.scored(
+            log_probs_TV, found, text_trie(found), hotwords=hotwords, hotword_weight=hotword_weight
+        ).hypotheses()
+
+    def scored(
+        self,
+        log_probs_TV: NDArray[np.floating[Any]],
+        texts: Texts,
+        trie: TextTrie,
+        *,
+        hotwords: Sequence[str] = (),
+        hotword_weight: float | None = None,
+    ) -> Found:
+        """What `score` answers, as arrays. trie: of the texts."""
         if self._exact is None:
             raise ValueError("texts cannot be scored where words have a separator between them")
         checked_TV = checked_log_probs(log_probs_TV, self._vocab_size)
-        acoustics = self._exact.logps(prior_divided(checked_TV, self._settings), texts)
-        search = self._searching(hotwords, hotword_weight)
-        beam = new_beam(max(len(texts), 1), self._n_last, self._context_size)
-        prefix_search.prepare(search, beam, new_workspace(1, 1, self._vocab_size, 1))
-        beam.texts[:], beam.contexts[:] = beam.texts[0], beam.contexts[0]
-        codes = {" ": SPACE, **self._codes}
-        letters = np.array([codes[letter] for text in texts for letter in text], np.int64)
-        first = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-        parts = np.zeros((len(texts), 4))
-        prefix_search.read_texts(search, beam, letters, first, len(texts))
-        prefix_search.finish(search, beam, len(texts), parts)
-        parts_N6 = np.zeros((len(texts), 6))
-        parts_N6[:, ACOUSTIC], parts_N6[:, 1:3] = acoustics, parts[:, 1:3]
-        parts_N6[:, LENGTH] = self._settings.beta * parts[:, 3]
-        return hypotheses_of(texts, parts_N6)
+        parts_X6 = np.zeros((len(trie.last), 6))
+        parts_X6[:, ACOUSTIC] = self._exact.trie_logps(prior_divided(checked_TV, self._settings), trie)
+        parts = self._language_parts(self._searching(hotwords, hotword_weight), texts)
+        parts_X6[:, 1:3], parts_X6[:, LENGTH] = parts[:, 1:3], self._settings.beta * parts[:, 3]
+        return Found(texts, parts_X6)
+
+    def _language_parts(self, search: Search, texts: Texts) -> NDArray[np.float64]:
+        """(X, 4), of which the first column is for acoustics."""
+        n_texts = len(texts.first) - 1
+        beam = new_beam(max(n_texts, 1), 1, self._context_size)
+        work = new_workspace(1, 1, self._vocab_size, 1)
+        letters, parts = np.empty(len(texts.points), np.int64), np.zeros((n_texts, 4))
+        if not text_scores.score_language(search, beam, work, texts, self._code_of_point, letters, parts):
+            raise ValueError("a text has letters that neither the pieces nor the n-gram's words have")
+        return parts
 
     def _searching(self, hotwords: Sequence[str], hotword_weight: float | None) -> Search:
         """The search for a request's hotwords."""
         weight = self._settings.hotword_weight if hotword_weight is None else hotword_weight
-        if weight > 0 and (phrases := self._spellable(hotwords)):
-            weights = self._weights._replace(hotword=weight, has_hotwords=1)
-            return self._search._replace(hotwords=self._automaton(tuple(phrases)), weights=weights)
-        return self._search
+        automaton = self._automaton(tuple(hotwords)) if weight > 0 and len(hotwords) else None
+        if automaton is None:
+            return self._search
+        weights = self._weights._replace(hotword=weight, has_hotwords=1)
+        return self._search._replace(hotwords=automaton, weights=weights)
 
-    def _decode(
+    def _find(
         self,
         search: Search,
         kept_TV: NDArray[np.float64],
         started_s: float,
         deadline_s: float | None,
         limit: int | None,
-    ) -> list[Hypothesis]:
-        width, n_frames = search.weights.width, len(kept_TV)
-        beam, spare = (new_beam(width, self._n_last, self._context_size) for _ in range(2))
-        work = new_workspace(width, self._n_last, self._vocab_size, self._settings.max_tokens_per_frame)
-        history = new_history(1 + n_frames * width)
-        n_texts, n_nodes = 1, 1
+    ) -> Found:
+        n_frames, n_texts, n_nodes = len(kept_TV), 1, 1
         parts = np.empty((0, 4))
-        for first in range(0, max(n_frames, 1), _FRAMES_AT_ONCE):
-            if deadline_s is not None and time.monotonic() - started_s >= deadline_s:
-                raise DecodingTimeoutError(f"beam search passed its {deadline_s:g} s")
-            frames_TV = kept_TV[first : first + _FRAMES_AT_ONCE]
-            if first + len(frames_TV) == n_frames:
-                parts = np.empty((width, 4))
-            n_texts, n_nodes, swapped = prefix_search.search_frames(
-                search, beam, spare, n_texts, work, history, n_nodes, first, frames_TV, parts
-            )
-            if swapped:
-                beam, spare = spare, beam
-        return self._hypotheses(beam.texts[:n_texts], parts[:n_texts], history, limit)
+        with self._rooms.one() as room:
+            room.begin(1 + n_frames * search.weights.width)
+            for first in range(0, max(n_frames, 1), _FRAMES_AT_ONCE):
+                if deadline_s is not None and time.monotonic() - started_s >= deadline_s:
+                    raise DecodingTimeoutError(f"beam search passed its {deadline_s:g} s")
+                frames_TV = kept_TV[first : first + _FRAMES_AT_ONCE]
+                if first + len(frames_TV) == n_frames:
+                    parts = np.empty((search.weights.width, 4))
+                n_texts, n_nodes, swapped = prefix_search.search_frames(
+                    search,
+                    room.beam,
+                    room.spare,
+                    n_texts,
+                    room.work,
+                    room.history,
+                    n_nodes,
+                    first,
+                    frames_TV,
+                    parts,
+                )
+                if swapped:
+                    room.beam, room.spare = room.spare, room.beam
+            return self._found(room.beam.texts[:n_texts], parts[:n_texts], room.history, limit)
 
-    def _hypotheses(
+    def _found(
         self,
         beam_texts: NDArray[Any],
         parts: NDArray[np.float64],
         history: History,
         limit: int | None,
-    ) -> list[Hypothesis]:
+    ) -> Found:
         texts = self._spelled(beam_texts, history)
-        if len(set(texts)) < len(texts):  # one of two ends in a separator
-            texts, parts = _added_up(texts, parts)
-        parts_N6 = np.zeros((len(texts), 6))
-        parts_N6[:, :3], parts_N6[:, LENGTH] = parts[:, :3], self._settings.beta * parts[:, 3]
-        return best_of(texts, parts_N6, limit)
+        if self._search.pieces.separator >= 0:  # of two texts that are the same one ends in it
+            texts, parts = _added_up(strings_of(texts), parts)
+        parts_X6 = np.zeros((len(parts), 6))
+        parts_X6[:, :3], parts_X6[:, LENGTH] = parts[:, :3], self._settings.beta * parts[:, 3]
+        return ranked(Found(texts, parts_X6), limit)
 
-    def _spelled(self, texts: NDArray[Any], history: History) -> list[str]:
+    def _spelled(self, texts: NDArray[Any], history: History) -> Texts:
         n_tokens = texts["n_tokens"]
         tokens = np.empty(int(n_tokens.max()), np.int64)
         written = np.empty(int(n_tokens.sum()) * self._longest_piece + len(texts), np.uint32)
         size = prefix_search.spell_texts(history, texts, self._spelling, tokens, written)
-        return written[:size].tobytes().decode(_UTF_32).split("\n")[:-1]
+        return lines_of(written[:size], len(texts))
 
-    def _spellable(self, hotwords: Sequence[str]) -> list[str]:
+    def _build_automaton(self, hotwords: tuple[str, ...]) -> HotwordTrie | None:
+        """None where the pieces can spell none of them."""
         phrases = sorted({" ".join(phrase_of(term)) for term in hotwords if term.split()})
         letters = {" ", *self._codes}
-        return [phrase for phrase in phrases if letters.issuperset(phrase)]
-
-    def _build_automaton(self, phrases: tuple[str, ...]) -> HotwordTrie:
-        return build_hotwords(phrases, self._codes)
+        spellable = [phrase for phrase in phrases if letters.issuperset(phrase)]
+        return build_hotwords(spellable, self._codes) if spellable else None
 
 
 def _pieces_as_letters(tokenizer: Tokenizer, pieces: Sequence[str], codes: dict[str, int]) -> Pieces:
@@ -255,14 +307,21 @@ def _as_code_points(pieces: Sequence[str]) -> Spelling:
     )
 
 
-def _added_up(texts: Sequence[str], parts: NDArray[np.float64]) -> tuple[list[str], NDArray[np.float64]]:
+def _by_code_point(codes: dict[str, int]) -> NDArray[np.int64]:
+    """Each code point's code; -1 for those without, of which the last is one."""
+    table = np.full(max(map(ord, codes)) + 2, -1)
+    table[[ord(letter) for letter in codes]] = list(codes.values())
+    return table
+
+
+def _added_up(texts: Sequence[str], parts: NDArray[np.float64]) -> tuple[Texts, NDArray[np.float64]]:
     """Each text once, the paths of all that spell it added up."""
     rows: dict[str, NDArray[np.float64]] = {}
     for text, row in zip(texts, parts, strict=True):
         if text in rows:
             row[0] = np.logaddexp(rows[text][0], row[0])
         rows[text] = row
-    return list(rows), np.array(list(rows.values()))
+    return texts_of(list(rows)), np.array(list(rows.values()))
 
 
 @functools.cache

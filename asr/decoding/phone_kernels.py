@@ -43,12 +43,12 @@ _SLACK = math.exp(-3.0)
 
 
 @kernel
-def prepare(search: PhoneSearch, history: WordHistory) -> None:
-    """Before the first frame."""
+def begin(search: PhoneSearch, context: NDArray[np.int64]) -> None:
+    """Writes the n-gram's context before the first word."""
     if search.weights.has_mixture:
-        mixture_kernels.begin_mixed(search.ngram, search.mixture, history.contexts[0])
+        mixture_kernels.begin_mixed(search.ngram, search.mixture, context)
     elif search.weights.has_ngram:
-        ngram_kernels.begin_context(search.ngram, history.contexts[0])
+        ngram_kernels.begin_context(search.ngram, context)
 
 
 @inner_kernel
@@ -364,16 +364,3 @@ def finish(
                 parts[size, 1] += weights.alpha * logp
             size += 1
     return size
-
-
-@kernel
-def spell_out(
-    history: WordHistory, entries: NDArray[np.int64], last: NDArray[np.int64], words: NDArray[np.int64]
-) -> None:
-    """Writes the words of entries, by their numbers in the lexicon; last: where each one's end."""
-    for i in range(len(entries)):
-        entry, place = entries[i], last[i]
-        while entry > 0:
-            place -= 1
-            words[place] = history.entries[entry].word
-            entry = np.int64(history.entries[entry].parent)

@@ -9,35 +9,38 @@ pieces' job. Hotwords earn nothing here: they count when the texts of both searc
 
 import math
 import time
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding import phone_kernels
+from asr.decoding import phone_kernels, phone_lists
 from asr.decoding.array_ngram import ArrayNgram
+from asr.decoding.found import Found, ranked
 from asr.decoding.lexicon_tree import ROOT, LexiconTree, LexiconWords, build_tree, look_ahead
 from asr.decoding.mixed_ngram import MixedNgram
 from asr.decoding.native_beam import no_mixture, no_ngram
 from asr.decoding.ngram_kernels import CONTEXT_SIZE
 from asr.decoding.options import DecodingSettings
 from asr.decoding.phone_state import (
-    PhoneBeam,
+    PhoneRoom,
     PhoneSearch,
     PhoneWeights,
     WordHistory,
     longer_history,
-    new_beam,
+    new_room,
     new_workspace,
 )
 from asr.decoding.posteriors import checked_log_probs, keep_best_tokens, phones_divided
-from asr.decoding.result import LENGTH, Hypothesis, best_of, totals_of
+from asr.decoding.result import LENGTH, Hypothesis, totals_of
+from asr.decoding.rooms import Rooms
+from asr.decoding.text_arrays import Texts, texts_of
 from asr.errors import DecodingTimeoutError
 from asr.pronunciation import Pronunciations
 
 _LN_10 = math.log(10.0)
-_FRAMES_AT_ONCE = 64  # between two looks at the clock
+_FRAMES_AT_ONCE = 256  # between two looks at the clock
 
 
 class Lexicon:
@@ -46,6 +49,8 @@ class Lexicon:
     def __init__(self, pronunciations: Pronunciations) -> None:
         labels = pronunciations.of_lexicon()
         self.words = labels.words
+        self.spelled = texts_of(labels.words)
+        self.longest = int(np.diff(self.spelled.first).max(initial=0))  # word, in letters
         self.n_outputs = pronunciations.n_outputs
         self.tree: LexiconTree = build_tree(labels)
         self.most_words = int(np.diff(self.tree.first_word).max())  # that are pronounced alike
@@ -54,7 +59,7 @@ class Lexicon:
 class PhoneBeamDecoder:
     """Search over phones with one lexicon and one n-gram.
 
-    Keeps no state between calls, so calls may overlap, on several threads at once.
+    Calls do not depend on each other, and may overlap, on several threads at once.
     """
 
     def __init__(
@@ -86,8 +91,14 @@ class PhoneBeamDecoder:
             ),
         )
         self._context_size = CONTEXT_SIZE * (1 + mixed)
+        self._begin = np.full(self._context_size, -1)  # the n-gram's context before the first word
+        phone_kernels.begin(self._search, self._begin)
         tree = lexicon.tree
         self._n_starts = int(tree.first_child[ROOT + 1] - tree.first_child[ROOT])
+        self._rooms = Rooms(
+            partial(new_room, self._search.weights.width, self._n_starts, self._context_size),
+            PhoneRoom.is_small,
+        )
         self.decode(np.zeros((1, lexicon.n_outputs)))  # compiles
 
     def decode(
@@ -96,33 +107,44 @@ class PhoneBeamDecoder:
         """Up to `limit` different texts, best first, equal totals in alphabetical order; there may be none.
 
         `phones_TP`: natural-log posteriors of phones (T, P), blank first, T may be 0. `deadline_s`: seconds
-        that this call may take, looked at every 64 frames. `acoustic` sums the text's paths that the search
+        that this call may take, looked at every 256 frames. `acoustic` sums the text's paths that the search
         kept. Raises DecodingTimeoutError, and ValueError on a wrong shape or NaN.
         """
+        return self.find(phones_TP, limit=limit, deadline_s=deadline_s).hypotheses()
+
+    def find(
+        self, phones_TP: NDArray[np.floating[Any]], *, limit: int = 100, deadline_s: float | None = None
+    ) -> Found:
+        """What `decode` answers, as arrays."""
         started_s = time.monotonic()
         probs_TP = self._probabilities(phones_TP)
-        search, n_starts = self._search, self._n_starts
-        beam, spare = (new_beam(search.weights.width) for _ in range(2))
-        work = new_workspace(8 * search.weights.width, n_starts)
-        history = longer_history(None, 1024, self._context_size)
-        phone_kernels.prepare(search, history)
-        n, n_entries, first = 1, 1, 0
-        while first < len(probs_TP):
-            if deadline_s is not None and time.monotonic() - started_s >= deadline_s:
-                raise DecodingTimeoutError(f"beam search over phones passed its {deadline_s:g} s")
-            frames_TP = probs_TP[first : first + _FRAMES_AT_ONCE]
-            done, n, n_entries, swapped = phone_kernels.search_frames(
-                search, beam, spare, n, work, history, n_entries, first, frames_TP
-            )
-            if swapped:
-                beam, spare = spare, beam
-            first += done
-            if done < len(frames_TP):  # no room
-                if n_entries + self._lexicon.most_words > len(history.entries):
-                    history = longer_history(history, 2 * len(history.entries), self._context_size)
-                else:
-                    work = new_workspace(2 * len(work.candidates), n_starts)
-        return self._hypotheses(beam, n, history, n_entries, limit)
+        search = self._search
+        with self._rooms.one() as room:
+            room.begin()
+            room.history.contexts[0] = self._begin
+            n, n_entries, first = 1, 1, 0
+            while first < len(probs_TP):
+                if deadline_s is not None and time.monotonic() - started_s >= deadline_s:
+                    raise DecodingTimeoutError(f"beam search over phones passed its {deadline_s:g} s")
+                frames_TP = probs_TP[first : first + _FRAMES_AT_ONCE]
+                done, n, n_entries, swapped = phone_kernels.search_frames(
+                    search, room.beam, room.spare, n, room.work, room.history, n_entries, first, frames_TP
+                )
+                if swapped:
+                    room.beam, room.spare = room.spare, room.beam
+                first += done
+                if done < len(frames_TP):
+                    self._make_room(room, n_entries)
+            return self._found(room, n, n_entries, limit)
+
+    def _make_room(self, room: PhoneRoom, n_entries: int) -> None:
+        """More of what there was too little of. The frame at hand begins anew, with no candidates."""
+        entries = room.history.entries
+        if n_entries + self._lexicon.most_words > len(entries):
+            room.history = longer_history(room.history, 2 * len(entries), self._context_size)
+            room.work.frames.fill(-1)
+        else:
+            room.work = new_workspace(2 * len(room.work.candidates), self._n_starts)
 
     def _probabilities(self, phones_TP: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """(T, P) in which labels that are not tried are 0."""
@@ -130,37 +152,30 @@ class PhoneBeamDecoder:
         divided_TP = phones_divided(checked_TP, self._settings)
         return np.exp(keep_best_tokens(divided_TP, self._settings.token_min_logp, checked_TP.shape[1]))
 
-    def _hypotheses(
-        self, beam: PhoneBeam, n: int, history: WordHistory, n_entries: int, limit: int
-    ) -> list[Hypothesis]:
-        room = n * max(self._lexicon.most_words, 1)
-        if n_entries + room > len(history.entries):
-            history = longer_history(history, n_entries + room, self._context_size)
-        entries, parts = np.zeros(room, np.int64), np.zeros((room, 2))
+    def _found(self, room: PhoneRoom, n: int, n_entries: int, limit: int) -> Found:
+        most = n * max(self._lexicon.most_words, 1)
+        if n_entries + most > len(room.history.entries):
+            room.history = longer_history(room.history, n_entries + most, self._context_size)
+        history = room.history
+        entries, parts = np.empty(most, np.int64), np.empty((most, 2))
         context = np.zeros(self._context_size, np.int64)
-        size = phone_kernels.finish(self._search, beam, n, history, n_entries, context, entries, parts)
-        found: dict[int, tuple[int, float, float]] = {}
-        hashes = history.entries["hash"][entries[:size]].tolist()
-        for key, entry, (acoustic, ngram) in zip(
-            hashes, entries[:size].tolist(), parts[:size].tolist(), strict=True
-        ):
-            if key in found:  # heard in other pronunciations
-                acoustic = float(np.logaddexp(found[key][1], acoustic))
-            found[key] = entry, acoustic, ngram
-        chosen = np.array([entry for entry, _, _ in found.values()], np.int64)
-        n_words = history.entries["n_words"][chosen]
-        parts_N6 = np.zeros((len(chosen), 6))
-        parts_N6[:, :2] = np.array([both for _, *both in found.values()]).reshape(-1, 2)
-        parts_N6[:, LENGTH] = self._settings.beta * n_words
-        best = np.argsort(-totals_of(parts_N6), kind="stable")[:limit]
-        return best_of(self._texts(history, chosen[best], n_words[best].tolist()), parts_N6[best])
+        slots = np.full(1 << (2 * most).bit_length(), -1)
+        size = phone_lists.list_readings(
+            self._search, room.beam, n, history, n_entries, context, entries, parts, slots
+        )
+        n_words = history.entries["n_words"][entries[:size]]
+        parts_X6 = np.zeros((size, 6))
+        parts_X6[:, :2] = parts[:size]
+        parts_X6[:, LENGTH] = self._settings.beta * n_words
+        best = np.argsort(-totals_of(parts_X6), kind="stable")[:limit]
+        return ranked(Found(self._texts(history, entries[best], int(n_words[best].sum())), parts_X6[best]))
 
-    def _texts(self, history: WordHistory, entries: NDArray[np.int64], n_words: Sequence[int]) -> list[str]:
-        last = np.cumsum(n_words, dtype=np.int64)
-        numbers = np.zeros(sum(n_words), np.int64)
-        phone_kernels.spell_out(history, entries, last, numbers)
-        words = [self._lexicon.words[number] for number in numbers.tolist()]
-        return [" ".join(words[end - n : end]) for end, n in zip(last.tolist(), n_words, strict=True)]
+    def _texts(self, history: WordHistory, entries: NDArray[np.int64], n_words: int) -> Texts:
+        """n_words: of all entries together."""
+        points = np.empty(n_words * (self._lexicon.longest + 1), np.uint32)
+        first = np.empty(len(entries) + 1, np.int64)
+        phone_lists.write_texts(history, entries, self._lexicon.spelled, points, first)
+        return Texts(points[: first[-1]], first)
 
 
 def _words(lexicon: Lexicon, lm: ArrayNgram | MixedNgram | None, alpha: float) -> LexiconWords:

@@ -9,6 +9,7 @@ Shapes: W beam width, P phone outputs, C candidates, Q history entries, H slots 
 of two), S labels that begin a word, B bins.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,9 @@ ENTRY = np.dtype(
 )
 
 N_BINS = 256
+_FIRST_ENTRIES = 1024
+_KEPT_ENTRIES = 1 << 15  # of a room that the next search gets, some 3 MB
+_KEPT_CANDIDATES = 1 << 15
 
 
 class PhoneWeights(NamedTuple):
@@ -95,11 +99,29 @@ class WordHistory(NamedTuple):
     contexts: NDArray[np.int64]  # (Q, context size) of the n-gram after the words
 
 
-def new_beam(width: int) -> PhoneBeam:
-    """Holds the empty hypothesis."""
-    beam = PhoneBeam(np.zeros(width, HYPOTHESIS), np.zeros(1), np.zeros(1))
-    beam.hypotheses[0] = (1, 1.0, 0.0, ROOT, 0, UNMADE, 0)
-    return beam
+@dataclass
+class PhoneRoom:
+    """All that a search writes to."""
+
+    beam: PhoneBeam
+    spare: PhoneBeam
+    work: PhoneWorkspace
+    history: WordHistory
+
+    def begin(self) -> None:
+        """Before a search: the beam holds the empty hypothesis."""
+        self.beam.hypotheses[0] = (1, 1.0, 0.0, ROOT, 0, UNMADE, 0)
+        self.beam.log_scale[0] = self.beam.least[0] = 0.0
+        self.work.frames.fill(-1)
+
+    def is_small(self) -> bool:
+        return len(self.history.entries) <= _KEPT_ENTRIES and len(self.work.candidates) <= _KEPT_CANDIDATES
+
+
+def new_room(width: int, n_starts: int, context_size: int) -> PhoneRoom:
+    beam, spare = (PhoneBeam(np.zeros(width, HYPOTHESIS), np.zeros(1), np.zeros(1)) for _ in range(2))
+    history = longer_history(None, _FIRST_ENTRIES, context_size)
+    return PhoneRoom(beam, spare, new_workspace(8 * width, n_starts), history)
 
 
 def new_workspace(n_candidates: int, n_starts: int) -> PhoneWorkspace:
@@ -118,7 +140,7 @@ def new_workspace(n_candidates: int, n_starts: int) -> PhoneWorkspace:
 
 def longer_history(history: WordHistory | None, size: int, context_size: int) -> WordHistory:
     """A history with room for `size` entries that begins as the given one does."""
-    longer = WordHistory(np.zeros(size, ENTRY), np.full((size, context_size), -1, np.int64))
+    longer = WordHistory(np.empty(size, ENTRY), np.empty((size, context_size), np.int64))
     if history is not None:
         n = len(history.entries)
         longer.entries[:n], longer.contexts[:n] = history

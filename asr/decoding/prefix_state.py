@@ -9,6 +9,7 @@ Shapes: W beam width, V CTC outputs, P letters of all pieces, E last tokens of a
 C candidates at most, Q history entries, H slots of the hash table (a power of two).
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,6 +68,10 @@ CANDIDATE = np.dtype(
     ]
 )
 STAYS = -1
+
+_EMPTY = np.zeros((), TEXT)
+_EMPTY["hash"], _EMPTY["trie"], _EMPTY["hot"] = 1, ROOT, START
+_KEPT_NODES = 1 << 18  # of a room that the next search gets, 2 MB
 
 
 class Pieces(NamedTuple):
@@ -157,9 +162,7 @@ def new_beam(width: int, n_last: int, context_size: int = CONTEXT_SIZE) -> Beam:
         np.empty((width, n_last), np.int64),
         np.empty((width, n_last)),
     )
-    beam.texts[0]["hash"] = 1
-    beam.texts[0]["trie"] = ROOT
-    beam.texts[0]["hot"] = START
+    beam.texts[0] = _EMPTY
     return beam
 
 
@@ -178,6 +181,34 @@ def new_workspace(width: int, n_last: int, n_outputs: int, max_tokens: int) -> W
         np.full(n_outputs, START, np.int64),
         np.zeros(n_outputs),
     )
+
+
+@dataclass
+class SearchRoom:
+    """All that a search writes to."""
+
+    beam: Beam
+    spare: Beam
+    work: Workspace
+    history: History
+
+    def begin(self, n_nodes: int) -> None:
+        """Before a search: the beam holds the empty text. n_nodes: of the history, at most."""
+        self.beam.texts[0] = _EMPTY
+        self.work.frames.fill(-1)
+        self.work.start_hot.fill(START)
+        self.work.start_hope.fill(0.0)
+        if len(self.history.parent) < n_nodes:
+            self.history = new_history(n_nodes)
+
+    def is_small(self) -> bool:
+        return len(self.history.parent) <= _KEPT_NODES
+
+
+def new_room(width: int, n_last: int, context_size: int, n_outputs: int, max_tokens: int) -> SearchRoom:
+    """max_tokens: labels tried per frame."""
+    beam, spare = (new_beam(width, n_last, context_size) for _ in range(2))
+    return SearchRoom(beam, spare, new_workspace(width, n_last, n_outputs, max_tokens), new_history(1))
 
 
 def new_history(size: int) -> History:

@@ -6,58 +6,83 @@ So the best texts are scored by both, `pronunciation_weight` being the phones' s
 over phones, too, its texts join them.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.decoding.found import Found, at_places, ranked
 from asr.decoding.options import PRONUNCIATION_NBEST, DecodingSettings
 from asr.decoding.posteriors import phones_divided
-from asr.decoding.pronunciation_scores import Pronouncing, pronunciation_logps
-from asr.decoding.result import ACOUSTIC, PRONUNCIATION, Hypothesis, best_of, parts_of, totals_of
+from asr.decoding.pronunciation_scores import Pronouncing, trie_logps
+from asr.decoding.result import ACOUSTIC, PRONUNCIATION, totals_of
+from asr.decoding.text_trie import TextTrie, text_trie
 
 HOPELESS = 30.0  # below beam search's best: such texts end in the beginning of a word, as a rule
 
 
 def rescored_by_pronunciation(
-    hypotheses: Sequence[Hypothesis],
+    found: Found,
     phones_TP: NDArray[np.floating[Any]],
     pronunciations: Pronouncing,
     settings: DecodingSettings,
-    others: Sequence[Hypothesis] = (),
     limit: int | None = None,
-) -> list[Hypothesis]:
-    """The best `pronunciation_nbest` hypotheses in the order of both, equal totals in alphabetical order.
+) -> Found:
+    """The best `pronunciation_nbest` texts in the order of both, equal totals in alphabetical order.
 
-    phones_TP: natural-log posteriors of phones, (T, P), blank first. `acoustic` and `pronunciation` are
-    weighted so that they add up to one. Hypotheses beyond those, and hopeless ones, are left out: nothing
-    compares them. others: what a search over phones found, scored by pieces like the hypotheses, in any
-    order; of these such are left out that are hopeless when both have scored them. limit: no more than so
-    many are answered.
+    found: best first. phones_TP: natural-log posteriors of phones, (T, P), blank first. `acoustic` and
+    `pronunciation` are weighted so that they add up to one. Texts beyond those, and hopeless ones, are left
+    out: nothing compares them. limit: no more than so many are answered.
     """
-    weight = settings.pronunciation_weight
-    if not weight or not len(phones_TP):
-        return list(hypotheses[:limit])
-    kept = hopeful(hypotheses, settings)
-    texts = [hypothesis.text for hypothesis in kept]
-    known = set(texts)
-    more = [hypothesis for hypothesis in others if hypothesis.text not in known]
-    texts += [hypothesis.text for hypothesis in more]
-    parts_N6 = parts_of([*kept, *more])
-    parts_N6[:, ACOUSTIC] *= 1 - weight
-    parts_N6[:, PRONUNCIATION] = weight * pronunciation_logps(
-        phones_divided(phones_TP, settings), texts, pronunciations
-    )
-    totals_N = totals_of(parts_N6)
-    hopeful_N = totals_N >= totals_N.max() - HOPELESS
-    hopeful_N[: len(kept)] = True
-    chosen = np.flatnonzero(hopeful_N)
-    return best_of([texts[i] for i in chosen.tolist()], parts_N6[chosen], limit)
+    if not settings.pronunciation_weight or not len(phones_TP):
+        return at_places(found, np.arange(len(found.parts_X6))[:limit])
+    kept = hopeful(found, settings)
+    both = both_heard(kept, text_trie(kept.texts), phones_TP, pronunciations, settings)
+    return ranked(both, limit)
 
 
-def hopeful(hypotheses: Sequence[Hypothesis], settings: DecodingSettings) -> list[Hypothesis]:
+def rescored_together(
+    scored: Found,
+    n_own: int,
+    trie: TextTrie,
+    phones_TP: NDArray[np.floating[Any]],
+    pronunciations: Pronouncing,
+    settings: DecodingSettings,
+    limit: int | None = None,
+) -> Found:
+    """The same for texts of which only the first `n_own` are beam search's, and a search over phones found
+    the others: all are scored alike by pieces, and in any order.
+
+    trie: of the texts. Of the others such are left out that are hopeless when both have scored them.
+    """
+    spelled_X = totals_of(scored.parts_X6)
+    is_other_X = np.arange(len(spelled_X)) >= n_own
+    kept_X = (spelled_X >= spelled_X[:n_own].max() - HOPELESS) & ~is_other_X
+    both = both_heard(scored, trie, phones_TP, pronunciations, settings)
+    totals_X = totals_of(both.parts_X6)
+    hopeful_X = totals_X >= totals_X[kept_X | is_other_X].max() - HOPELESS
+    return ranked(at_places(both, np.flatnonzero(kept_X | (hopeful_X & is_other_X))), limit)
+
+
+def hopeful(found: Found, settings: DecodingSettings) -> Found:
     """Those of beam search's list that phones score: the first ones, but for the hopeless."""
-    totals_N = totals_of(parts_of(hypotheses))
-    best_N = totals_N[: settings.pronunciation_nbest or PRONUNCIATION_NBEST]
-    return [hypotheses[i] for i in np.flatnonzero(best_N >= totals_N.max() - HOPELESS).tolist()]
+    totals_X = totals_of(found.parts_X6)
+    best_X = totals_X[: settings.pronunciation_nbest or PRONUNCIATION_NBEST]
+    return at_places(found, np.flatnonzero(best_X >= totals_X.max() - HOPELESS))
+
+
+def both_heard(
+    found: Found,
+    trie: TextTrie,
+    phones_TP: NDArray[np.floating[Any]],
+    pronunciations: Pronouncing,
+    settings: DecodingSettings,
+) -> Found:
+    """The same texts with the phones' say. trie: of the texts."""
+    weight = settings.pronunciation_weight or 0.0
+    parts_X6 = found.parts_X6.copy()
+    parts_X6[:, ACOUSTIC] *= 1 - weight
+    parts_X6[:, PRONUNCIATION] = weight * trie_logps(
+        phones_divided(phones_TP, settings), trie, pronunciations
+    )
+    return Found(found.texts, parts_X6)

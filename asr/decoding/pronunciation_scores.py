@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.pronunciation_kernels import Sums, WordTries, score_tries
-from asr.decoding.text_trie import TextTrie, text_logps
+from asr.decoding.text_arrays import strings_of, texts_of
+from asr.decoding.text_trie import TextTrie, text_logps, text_trie
 
 
 class Pronouncing(Protocol):
@@ -30,7 +31,14 @@ def pronunciation_logps(
 
     It adds up all CTC paths of all choices of pronunciations; about -690 below the best path stands for less.
     """
-    return text_logps(phones_TP, texts, partial(_score, pronunciations))
+    return trie_logps(phones_TP, text_trie(texts_of(texts)), pronunciations)
+
+
+def trie_logps(
+    phones_TP: NDArray[np.floating[Any]], trie: TextTrie, pronunciations: Pronouncing
+) -> NDArray[np.float64]:
+    """The same of a trie's texts."""
+    return text_logps(phones_TP, trie, partial(_score, pronunciations))
 
 
 def _score(
@@ -46,7 +54,7 @@ def _score(
 
 
 def _pronounced(trie: TextTrie, pronunciations: Pronouncing) -> WordTries:
-    spoken = [pronunciations.of(word) for word in trie.words]
+    spoken = [pronunciations.of(word) for word in strings_of(trie.words)]
     flat = list(chain.from_iterable(spoken))
     first_phone = np.cumsum([0, *map(len, flat)], dtype=np.int64)
     return WordTries(

@@ -60,19 +60,6 @@ def totals_of(parts_N6: NDArray[np.float64]) -> NDArray[np.float64]:
     return total_N
 
 
-def best_of(
-    texts: Sequence[str], parts_N6: NDArray[np.float64], limit: int | None = None
-) -> list[Hypothesis]:
-    """Hypotheses best first, equal totals in alphabetical order; no more than `limit` of them are made."""
-    order = np.lexsort((np.array(texts), -totals_of(parts_N6)))[:limit]
-    return hypotheses_of([texts[i] for i in order.tolist()], parts_N6[order])
-
-
-def hypotheses_of(texts: Sequence[str], parts_N6: NDArray[np.float64]) -> list[Hypothesis]:
-    """As they come."""
-    return [Hypothesis(text, Scores(*parts)) for text, parts in zip(texts, parts_N6.tolist(), strict=True)]
-
-
 @dataclass(frozen=True)
 class NBest:
     """What a search found in one recording."""

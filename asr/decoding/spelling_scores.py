@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.spelling_kernels import Edges, Spelled, SpellingSums, score_spelled
-from asr.decoding.text_trie import TextTrie, text_logps
+from asr.decoding.text_arrays import texts_of
+from asr.decoding.text_trie import TextTrie, text_logps, text_trie
 from asr.decoding.word_trie import ROOT, build_trie, letter_codes
 from asr.tokenizer import WORD_MARK
 
@@ -39,11 +40,15 @@ class ExactSpelling:
         It adds up all CTC paths of all spellings; about -690 below the best path stands for less, and for
         texts that cannot be spelled.
         """
-        return text_logps(pieces_TV, texts, self._score)
+        return self.trie_logps(pieces_TV, text_trie(texts_of(texts)))
+
+    def trie_logps(self, pieces_TV: NDArray[np.floating[Any]], trie: TextTrie) -> NDArray[np.float64]:
+        """The same of a trie's texts."""
+        return text_logps(pieces_TV, trie, self._score)
 
     def _score(self, scaled_TV: NDArray[np.float64], trie: TextTrie) -> NDArray[np.float64]:
         spelled, deepest, ends = self._spelled(trie), int(trie.depth.max()), np.zeros(len(trie.depth))
-        n_frames, longest = len(scaled_TV), max(map(len, trie.words))
+        n_frames, longest = len(scaled_TV), int(np.diff(trie.words.first).max())
         edges = _edges(longest, self._longest)
         size = 3 * (n_frames + 1) * 2 + 3 * 64 * deepest
         while not score_spelled(scaled_TV, spelled, edges, _sums(deepest, size), ends):
@@ -51,12 +56,11 @@ class ExactSpelling:
         return ends
 
     def _spelled(self, trie: TextTrie) -> Spelled:
-        points = np.frombuffer("".join(trie.words).encode("utf-32-le"), "<u4")
         return Spelled(
             depth=trie.depth,
             word=trie.word,
-            first_letter=np.cumsum([0, *map(len, trie.words)], dtype=np.int64),
-            letters=self._codes[np.minimum(points, len(self._codes) - 1)],
+            first_letter=trie.words.first,
+            letters=self._codes[np.minimum(trie.words.points, len(self._codes) - 1)],
             pieces=self._trie,
             mark=self._mark,
         )

@@ -3,44 +3,43 @@
 Shapes: X texts, N words of the trie, W different words, T frames, V outputs of an acoustic model.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.jit import kernel
+from asr.decoding.jit import inner_kernel, kernel
+from asr.decoding.text_arrays import Numbered, Texts, number_of, numbered, room_for
 
 _WORD, _ABOVE, _BELOW, _BESIDE = range(4)  # rows of the links between nodes, of which 0 is the root
+_SPACE = np.uint32(ord(" "))
 
 
 class TextTrie(NamedTuple):
     """Its words in depth-first order."""
 
-    words: list[str]  # the different ones
+    words: Texts  # the different ones
     depth: NDArray[np.int64]  # (N,) of each word, from 1
     word: NDArray[np.int64]  # (N,) 0..W-1
     last: NDArray[np.int64]  # (X,) place of each text's last word among the N; -1 for a text without words
 
 
-def text_trie(texts: Sequence[str]) -> TextTrie:
-    split = [text.split() for text in texts]
-    flat = list(chain.from_iterable(split))
-    words = list(dict.fromkeys(flat))
-    number_of = dict(zip(words, range(len(words)), strict=True))
-    numbers = np.fromiter(map(number_of.__getitem__, flat), np.int64, len(flat))
-    first = np.cumsum([0, *map(len, split)], dtype=np.int64)
-    links = np.empty((4, len(flat) + 1), np.int64)
-    depth, word = (np.empty(len(flat), np.int64) for _ in range(2))
-    last = np.empty(len(texts), np.int64)
-    n = depth_first(numbers, first, links, depth, word, last)
-    return TextTrie(words, depth[:n], word[:n], last)
+def text_trie(texts: Texts) -> TextTrie:
+    """texts: words with spaces between them."""
+    n_texts = len(texts.first) - 1
+    most = (len(texts.points) + n_texts) // 2 + 1  # words that so many letters may be
+    known = room_for(most, len(texts.points))
+    links = np.empty((4, most + 1), np.int64)
+    numbers, depth, word = (np.empty(most, np.int64) for _ in range(3))
+    first, last = np.zeros(n_texts + 1, np.int64), np.empty(n_texts, np.int64)
+    n_words, n = _plant(texts, known, numbers, first, links, depth, word, last)
+    return TextTrie(numbered(known, n_words), depth[:n], word[:n], last)
 
 
 def text_logps(
     log_probs_TV: NDArray[np.floating[Any]],
-    texts: Sequence[str],
+    trie: TextTrie,
     score: Callable[[NDArray[np.float64], TextTrie], NDArray[np.float64]],
 ) -> NDArray[np.float64]:
     """Natural-log probability of each text, (X,), given log-posteriors (T, V), the blank's first.
@@ -50,8 +49,7 @@ def text_logps(
     """
     log_probs_TV = np.asarray(log_probs_TV, dtype=np.float64)
     best_T = log_probs_TV.max(axis=1, initial=-np.inf)
-    trie = text_trie(texts)
-    logps = np.full(len(texts), log_probs_TV[:, 0].sum())
+    logps = np.full(len(trie.last), log_probs_TV[:, 0].sum())
     if len(trie.depth):
         worded = trie.last >= 0
         ends = score(np.exp(log_probs_TV - best_T[:, None]), trie)
@@ -60,6 +58,37 @@ def text_logps(
 
 
 @kernel
+def _plant(
+    texts: Texts,
+    known: Numbered,
+    numbers: NDArray[np.int64],
+    first: NDArray[np.int64],
+    links: NDArray[np.int64],
+    depth: NDArray[np.int64],
+    word: NDArray[np.int64],
+    last: NDArray[np.int64],
+) -> tuple[int, int]:
+    """Fills in the trie. Returns the number of different words, and that of the trie's.
+
+    numbers: room for the words of all texts; first: (X + 1,) where each text's begin; links: (4, words + 1)
+    room.
+    """
+    n_words = n = 0
+    for i in range(len(last)):
+        begin, end = texts.first[i], texts.first[i + 1]
+        for place in range(begin, end + 1):
+            if place < end and texts.points[place] != _SPACE:
+                continue
+            if place > begin:
+                numbers[n] = number_of(texts.points, begin, place, known, n_words)
+                n_words = max(n_words, numbers[n] + 1)
+                n += 1
+            begin = place + 1
+        first[i + 1] = n
+    return n_words, depth_first(numbers, first, links, depth, word, last)
+
+
+@inner_kernel
 def depth_first(
     numbers: NDArray[np.int64],
     first: NDArray[np.int64],
