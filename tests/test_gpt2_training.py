@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from asr.decoding.rescoring import Gpt2Scorer
 from training import gpt2, ngram
-from training.gpt2_settings import OPTIMISERS, Gpt2Settings
+from training.gpt2_settings import OPTIMIZERS, Gpt2Settings
 from training.gpt2_tokenizer import END_OF_TEXT, load_tokenizer, save_tokenizer, train_tokenizer
 from training.sentence_store import IGNORED, BatchSettings, Position, SentenceStore, batches, to_tensors
 
@@ -176,14 +176,14 @@ def test_the_learning_rate_warms_up_and_falls(done: float) -> None:
     assert schedule.learning_rate_at(1.0) == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("tied", [True, False])
-def test_every_parameter_is_one_optimisers(optimiser: str, tied: bool) -> None:
+def test_every_parameter_is_one_optimisers(optimizer: str, tied: bool) -> None:
     config = GPT2Config(
         vocab_size=50, n_positions=8, n_embd=64, n_layer=2, n_head=1, tie_word_embeddings=tied
     )
     model = GPT2LMHeadModel(config)
-    made = gpt2._make_optimisers(model, Gpt2Settings(max_steps=1, optimiser=optimiser))
+    made = gpt2._make_optimisers(model, Gpt2Settings(max_steps=1, optimizer=optimizer))
     moved = [id(p) for one in made for group in one.param_groups for p in group["params"]]
     assert sorted(moved) == sorted(id(p) for p in model.parameters())
 
@@ -194,7 +194,7 @@ def test_every_parameter_is_one_optimisers(optimiser: str, tied: bool) -> None:
         {},
         {"max_steps": 1, "minutes": 1.0},
         {"max_steps": 1, "width": 100},
-        {"max_steps": 1, "optimiser": "sgd"},
+        {"max_steps": 1, "optimizer": "sgd"},
     ],
 )
 def test_settings_that_make_no_run_are_refused(wrong: dict[str, Any]) -> None:
@@ -233,11 +233,11 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, n_steps: int) -> None:
     monkeypatch.setattr(gpt2, "_train_step", interrupted)
 
 
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_run_stopped_by_sigterm_and_resumed_equals_an_unbroken_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimiser: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
-    options = ("--max-steps", "9", "--optimiser", optimiser)
+    options = ("--max-steps", "9", "--optimizer", optimizer)
     gpt2.main(_arguments(tmp_path / "unbroken", *options))
     with monkeypatch.context() as patch:
         _stop_after(patch, 4)

@@ -14,16 +14,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from asr.acoustic.kinds import build
+from asr.acoustic.residual_gru import ResidualGruSettings
 from asr.audio import read_audio
 from asr.features import FeatureSettings, log_mel
 from asr.tokenizer import Tokenizer
 from tests.speech_of_tones import write_corpus
 from training.cli import main
-from training.config import TrainConfig, load_config
+from training.config import OptimConfig, TrainConfig, load_config
 from training.corpus import Corpus
 from training.dev_scores import score_dev
 from training.features_store import FeatureStore
 from training.manifest import read_bytes
+from training.optimisation import make_optimizers
 from training.prepare import find_utterances, prepare
 from training.tokenizer import train_tokenizer
 from training.train import train
@@ -93,8 +96,11 @@ def test_eight_utterances_are_overfitted_to_zero_errors(workplace: Path, tmp_pat
     assert [p.errors for p in scores.worst] == [0] * config.log.examples
 
 
-def test_resumed_run_equals_the_unbroken_one_bit_for_bit(workplace: Path, tmp_path: Path) -> None:
-    config = _config(workplace)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resumed_run_equals_the_unbroken_one_bit_for_bit(
+    workplace: Path, tmp_path: Path, optimizer: str
+) -> None:
+    config = _config(workplace, f"optim.optimizer={optimizer}")
     train(config, tmp_path / "unbroken")
     train(config, tmp_path / "broken", stop_after_steps=2)
     assert not (tmp_path / "broken" / "model.safetensors").exists()
@@ -105,6 +111,21 @@ def test_resumed_run_equals_the_unbroken_one_bit_for_bit(workplace: Path, tmp_pa
     assert unbroken.keys() == broken.keys()
     for name, value in unbroken.items():
         assert torch.equal(value, broken[name]), name
+
+
+def test_muon_moves_inner_matrices_and_adamw_the_rest() -> None:
+    model = build(ResidualGruSettings(vocab_size=30, phones=20, tower_blocks=2))
+    for parameter in model.gru_blocks[0].parameters():
+        parameter.requires_grad_(False)
+    adamw, muon = make_optimizers(model, OptimConfig(optimizer="muon"))
+    names = {id(p): name for name, p in model.named_parameters()}
+    moved = {
+        one: {names[id(p)] for group in one.param_groups for p in group["params"]} for one in (adamw, muon)
+    }
+    assert not moved[adamw] & moved[muon]
+    assert moved[adamw] | moved[muon] == {n for n, p in model.named_parameters() if p.requires_grad}
+    assert {"tower.blocks.0.narrow.weight", "tower.projection.weight"} <= moved[muon]
+    assert {"tower.output.weight", "tower.strides.0.weight", "tower.norm.weight"} <= moved[adamw]
 
 
 def test_two_processes_take_the_step_of_one(workplace: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from training.optimisation import Progress, TrainingState
 from training.whole_file import write_tensors
 
+MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # AdamW's, and Muon's
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 
 
@@ -41,7 +42,7 @@ def save_checkpoint(
     tensors |= {f"ema.{k}": v for k, v in state.average.ema.items()}
     tensors |= {f"mean.{k}": v for k, v in state.average.mean.items()}
     for name, parameter in state.model.named_parameters():
-        for key, value in state.optimizer.state.get(parameter, {}).items():
+        for key, value in state.moments(parameter).items():
             tensors[f"optimizer.{key}.{name}"] = value
     tensors["tokenizer"] = torch.frombuffer(bytearray(tokenizer_proto), dtype=torch.uint8)
     tensors["rng.torch"] = torch.get_rng_state()
@@ -113,19 +114,16 @@ class Checkpoint:
         state.average.n_epochs = int(self.metadata.get("averaged_epochs", 0))
         for name, parameter in state.model.named_parameters():
             if moments := self._moments(name):
-                state.optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(device) for key, value in moments.items()
-                }
+                on_device = {k: v if k == "step" else v.to(device) for k, v in moments.items()}
+                state.moments(parameter).update(on_device)
         if scaler := json.loads(self.metadata.get("scaler", "{}")):
             state.scaler.load_state_dict(scaler)
         state.progress = self.progress
         self._restore_generators()
 
     def _moments(self, name: str) -> dict[str, torch.Tensor]:
-        """AdamW's state of one parameter; files of before it was kept whole have two of its three parts."""
-        found = {
-            key: self.tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")
-        }
+        """An optimiser's of one parameter; files of before it was kept whole have two of AdamW's three."""
+        found = {key: self.tensors.get(f"optimizer.{key}.{name}") for key in MOMENTS}
         if found["step"] is None and f"exp_avg.{name}" in self.tensors:
             found = {key: self.tensors[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq")}
             found["step"] = torch.tensor(float(self.progress.step))

@@ -124,6 +124,7 @@ class LossConfig:
 @dataclass(frozen=True)
 class OptimConfig:
     epochs: int = 30
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: of inner matrices, AdamW of the rest
     lr: float = 1.5e-3  # peak
     schedule: Literal["cosine", "onecycle", "noam"] = "cosine"
     warmup_fraction: float = 0.08  # of all steps

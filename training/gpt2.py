@@ -198,7 +198,7 @@ def _make_optimisers(model: GPT2LMHeadModel, settings: Gpt2Settings) -> list[tor
     of_blocks = {id(p) for p in matrices}
     embeddings = [p for p in model.parameters() if p.ndim > 1 and id(p) not in of_blocks]
     decay = settings.weight_decay
-    if settings.optimiser == "adamw":
+    if settings.optimizer == "adamw":
         return [_adamw([*embeddings, *matrices], decay, vectors)]
     muon = torch.optim.Muon(matrices, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
     return [muon, _adamw(embeddings, decay, vectors)]

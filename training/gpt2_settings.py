@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from training.gpt2_checkpoint import Progress
 
 HEAD_WIDTH = 64
-OPTIMISERS = ("muon", "adamw")
+OPTIMIZERS = ("muon", "adamw")
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Gpt2Settings:
     vocab_size: int = 4000  # at most
     batch_tokens: int = 4096
     joined_share: float = 0.05  # sentences run on into longer rows, see BatchSettings
-    optimiser: str = "muon"  # or "adamw"
+    optimizer: str = "muon"  # of the blocks' matrices, AdamW of the rest; or "adamw"
     learning_rate: float = 6e-3  # the highest; a third of it for AdamW
     final_lr_share: float = 0.1  # of the highest, at the end
     warmup_share: float = 0.03  # of the run
@@ -35,8 +35,8 @@ class Gpt2Settings:
     def __post_init__(self) -> None:
         if (self.max_steps > 0) == (self.minutes > 0):
             raise ValueError("give either max_steps or minutes")
-        if self.optimiser not in OPTIMISERS:
-            raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, not {self.optimiser!r}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
         if self.width % HEAD_WIDTH:
             raise ValueError(f"width must be a multiple of {HEAD_WIDTH}")
 

@@ -1,4 +1,4 @@
-"""AdamW, its schedules, averaged weights, and everything that changes in the course of a run."""
+"""AdamW and Muon, their schedules, averaged weights, and everything that changes in the course of a run."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,16 +9,26 @@ from asr.acoustic.kinds import AcousticModel
 from training.config import OptimConfig
 
 
-def make_optimizer(model: torch.nn.Module, optim: OptimConfig) -> torch.optim.AdamW:
-    """Of what learns. Biases and norms are not decayed."""
-    learning = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in learning if p.ndim >= 2]
-    others = [p for p in learning if p.ndim < 2]
+def make_optimizers(model: torch.nn.Module, optim: OptimConfig) -> list[torch.optim.Optimizer]:
+    """Of what learns; biases and norms are not decayed. Muon's steps have AdamW's size (arXiv 2502.16982)."""
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    inner = {n for n, p in learning.items() if p.ndim == 2 and not n.endswith("output.weight")}
+    by_muon = inner if optim.optimizer == "muon" else set()
+    decayed = [p for name, p in learning.items() if p.ndim >= 2 and name not in by_muon]
+    others = [p for p in learning.values() if p.ndim < 2]
     groups = [
         {"params": decayed, "weight_decay": optim.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.beta_1, optim.beta_2))
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.beta_1, optim.beta_2))
+    ]
+    if by_muon:
+        matrices = [learning[name] for name in sorted(by_muon)]
+        optimizers.append(
+            torch.optim.Muon(matrices, weight_decay=optim.weight_decay, adjust_lr_fn="match_rms_adamw")
+        )
+    return optimizers
 
 
 def make_scaler(device: torch.device, optim: OptimConfig) -> torch.amp.GradScaler:
@@ -109,15 +119,23 @@ class TrainingState:
     """Everything that changes in the course of a run: what a checkpoint holds."""
 
     model: AcousticModel
-    optimizer: torch.optim.AdamW
+    optimizers: list[torch.optim.Optimizer]
     scaler: torch.amp.GradScaler
     average: AveragedWeights
     progress: Progress
+
+    def moments(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the parameter's optimiser remembers of it: the dictionary itself, to read or to fill."""
+        for optimizer in self.optimizers:
+            if any(p is parameter for group in optimizer.param_groups for p in group["params"]):
+                held: dict[str, torch.Tensor] = optimizer.state[parameter]
+                return held
+        return {}
 
     @classmethod
     def start(
         cls, model: AcousticModel, optim: OptimConfig, progress: Progress, device: torch.device
     ) -> "TrainingState":
         """A stage's first: new optimiser and averages around the model's weights as they are."""
-        optimizer, scaler = make_optimizer(model, optim), make_scaler(device, optim)
-        return cls(model, optimizer, scaler, AveragedWeights(model, optim), progress)
+        optimizers, scaler = make_optimizers(model, optim), make_scaler(device, optim)
+        return cls(model, optimizers, scaler, AveragedWeights(model, optim), progress)

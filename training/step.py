@@ -38,19 +38,22 @@ def take_step(
     Gradients are summed over processes, the loss being divided by the labels of the whole step: as many
     processes and parts as you like give the same step.
     """
-    optimizer, scaler = state.optimizer, state.scaler
+    optimizers, scaler = state.optimizers, state.scaler
     parameters = [p for p in state.model.parameters() if p.requires_grad]
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
     tally = torch.zeros(len(PARTS) + 2, device=processes.device)  # parts, splits, lost
     for batch in batches:
         if len(batch):
             tally += _add_gradients(objective, batch, n_labels, parameters, scaler)
     tally = _exchange(parameters, tally, processes)
-    scaler.unscale_(optimizer)
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, optim.clip_norm))
     skipped = not math.isfinite(norm)
     if scaler.is_enabled() or not skipped:  # one broken batch must not end a long run; a scaler sees to it
-        scaler.step(optimizer)
+        for optimizer in optimizers:
+            scaler.step(optimizer)
     scaler.update()
     ctc, *others, splits, lost = tally.tolist()
     parts = {name: value for name, value in zip(PARTS[1:], others, strict=True) if value}

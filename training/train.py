@@ -210,7 +210,7 @@ def _run_wave(run: Run, wave: Wave, corpus: Corpus, state: TrainingState) -> Dev
                 numbers = range(progress.batch, min(progress.batch + optim.accumulate, len(batches)))
                 n_labels = max(1, sum(len(corpus.targets[i]) for number in numbers for i in batches[number]))
                 lr = learning_rate(progress.stage_step, n_steps, optim)
-                for group in state.optimizer.param_groups:
+                for group in (group for one in state.optimizers for group in one.param_groups):
                     group["lr"] = lr
                 _seed(config.seed, progress.step, run.processes)
                 parts = islice(fetched, len(numbers))
