@@ -1,13 +1,15 @@
 """Long recordings cut into stretches that the acoustic model reads one by one, in bounded memory.
 
 A recording of at most `longest_s` is one stretch: nothing is cut. A longer one is cut at pauses, found by
-level alone, so that a stretch is much like the utterances that the model was trained on; its mean spectrum is
-taken away by itself, as theirs was. Where nobody pauses, stretches overlap, and `asr.joining` puts their
-log-probabilities together again. Long pauses and stretches without sound are left out.
+level alone, so that a stretch is much like the utterances that the model was trained on: one sentence by one
+speaker. Its mean spectrum is taken away by itself, as theirs was. Where nobody pauses, stretches overlap, and
+`asr.joining` puts their log-probabilities together again. Long pauses and stretches without sound are left
+out.
 
 Shapes: N samples, L levels (one every 10 ms).
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,13 +21,17 @@ from asr.levels import mean_power
 
 LEVEL_S = 0.01
 _LEVEL_SAMPLES = round(LEVEL_S * SAMPLE_RATE)
-_CONTEXT_S = 5.0  # on either side of a moment, in which speech and floor are told apart
+# Around a moment, in which speech and floor are told apart. The shorter is for a speaker between others whose
+# rooms are quieter than his.
+_CONTEXTS_S = (10.0, 4.0)
 _CLEAR_DB = 10.0  # between them; less, and levels cannot tell pauses
-_QUIET_SHARE = 0.25  # of the way from the floor to speech: what lies below is quiet
+_QUIET_SHARE = 0.35  # of the way from the floor to speech: what lies below is quiet
 _SILENT_DB = -70.0  # below full scale, at the loudest moment: nothing there can be heard
 _FLOOR_DB = -100.0
 _SKIPPED_S = 1.5  # of quiet at a stretch's beginning or end: longer, and all but the next line's is left out
 _KEPT_S = 0.5
+_GAIN_S = 0.1  # a pause longer by this is a unit of cost
+_MOST_GAINED = 3.0  # units
 _SKIPPED_DB = 30.0  # below speech: what is left out must be that quiet
 
 
@@ -34,15 +40,18 @@ class WindowSettings:
     """How long recordings are cut; the same for the service, the command line and measurements."""
 
     longest_s: float = 30.0  # of a stretch; shorter recordings are read whole
-    shortest_s: float = 3.0  # of a stretch that ends at a pause
-    pause_s: float = 0.25  # the shortest that may end a stretch
-    clear_pause_s: float = 0.6  # the first of these ends a stretch; without one, the longest pause does
+    shortest_s: float = 1.5  # of a stretch that ends at a pause
+    usual_s: float = 10.0  # a longer stretch is cut at shorter pauses
+    pause_s: float = 0.1  # the shortest that may end a stretch
+    clear_pause_s: float = 0.3  # one that ends a stretch, unless a longer one is near
     overlap_s: float = 4.0  # of two stretches where there is no pause between them
     longest_joined_s: float = 120.0  # of overlapping stretches that are decoded together
 
     def __post_init__(self) -> None:
         if not 0 < self.pause_s <= self.clear_pause_s < self.shortest_s < self.longest_s:
             raise ValueError("need 0 < pause_s <= clear_pause_s < shortest_s < longest_s")
+        if self.usual_s <= 0:
+            raise ValueError("usual_s must be above 0")
         if not 0 < self.overlap_s <= self.longest_s / 3:
             raise ValueError("overlap_s must be above 0 and at most a third of longest_s")
 
@@ -78,20 +87,20 @@ def stretches(pieces: Iterable[Samples], settings: WindowSettings, frame_samples
     while buffer.size > overlap:
         more = buffer.fill(longest + 1)
         levels_L = level_db(buffer.samples[:longest])
-        pauses = pauses_in(levels_L)
         if not overlap and (quiet := leading_quiet(levels_L)):
             buffer.take(quiet)
             start += quiet
             continue
         keep = 0
-        if not more:
-            cut = buffer.size
-        elif (found := pause_cut(pauses, settings, overlap)) is not None:
+        if (found := next_cut(levels_L, settings, overlap, more=more)) is not None:
             cut = found
-        else:
+        elif more:
             cut = longest
             wanted = round(settings.overlap_s * SAMPLE_RATE)
             keep = longest - (longest - wanted) // frame_samples * frame_samples
+        else:
+            buffer.drop(trailing_quiet(levels_L))
+            cut = buffer.size
         samples = buffer.samples[:cut].copy()
         heard_L = levels_L[: cut // _LEVEL_SAMPLES]
         if keep or overlap or heard_L.max(initial=_FLOOR_DB) >= _SILENT_DB:
@@ -129,6 +138,10 @@ class _Buffer:
         taken, self.samples = self.samples[:size], self.samples[size:]
         return taken
 
+    def drop(self, size: int) -> None:
+        """Leave out the last samples."""
+        self.samples = self.samples[: self.size - size]
+
 
 def leading_quiet(levels_L: NDArray[np.float32]) -> int:
     """Samples to leave out where a recording begins, or goes on, with a long pause."""
@@ -138,17 +151,88 @@ def leading_quiet(levels_L: NDArray[np.float32]) -> int:
     return pauses[0][1] * _LEVEL_SAMPLES - round(_KEPT_S * SAMPLE_RATE)
 
 
-def pause_cut(
-    pauses: Sequence[tuple[int, int]], settings: WindowSettings, begun: int = 0, *, clear_only: bool = False
-) -> int | None:
-    """Samples to the pause that best ends a stretch: its middle, or shortly after its beginning when it is
-    long; None where there is no pause.
+def trailing_quiet(levels_L: NDArray[np.float32]) -> int:
+    """Samples to leave out where a recording ends with a long pause."""
+    quiet = len(levels_L) - _end_of_sound(pauses_in(levels_L, _SKIPPED_DB), len(levels_L))
+    return quiet * _LEVEL_SAMPLES - round(_KEPT_S * SAMPLE_RATE) if quiet * LEVEL_S > _SKIPPED_S else 0
 
-    begun: samples at the beginning that belong to the stretch before as well. clear_only: whether only a
-    clear pause will do.
+
+def next_cut(
+    levels_L: NDArray[np.float32], settings: WindowSettings, begun: int = 0, *, more: bool = True
+) -> int | None:
+    """Samples to where the next stretch ends; None where nobody pauses, or at the end.
+
+    Of all ways to cut the audio at its pauses the one is taken that costs least, and its first cut is the
+    answer. A pause shorter than `clear_pause_s` costs something, a longer one is a gain, and a stretch costs
+    more the longer it is beyond `usual_s`.
+
+    begun: samples at the beginning that belong to the stretch before as well. more: whether the recording
+    goes on after the levels; where it does not, nothing but quiet is no stretch.
     """
-    first = (round(settings.shortest_s * SAMPLE_RATE) + begun) // _LEVEL_SAMPLES
-    ends = [(a + min((b - a) // 2, round(_KEPT_S / LEVEL_S)), b - a) for a, b in pauses]
+    pauses, end = pauses_in(levels_L), len(levels_L)
+    last = end if more else _end_of_sound(pauses, end) - round(settings.shortest_s / LEVEL_S)
+    first = begun // _LEVEL_SAMPLES + round(settings.shortest_s / LEVEL_S)
+    fit = [
+        (_cut_in(a, b), (b - a) * LEVEL_S)
+        for a, b in pauses
+        if (b - a) * LEVEL_S >= settings.pause_s and first <= _cut_in(a, b) <= last
+    ]
+    cut = cheapest_cuts(fit, end, settings)[0]
+    return cut * _LEVEL_SAMPLES if cut < end else None
+
+
+def cheapest_cuts(pauses: Sequence[tuple[int, float]], end: int, settings: WindowSettings) -> list[int]:
+    """Where stretches of `end` levels end, the last one included.
+
+    pauses: where one could be cut, in levels, and its length in seconds.
+    """
+    at = [0, *(cut for cut, _ in pauses), end]
+    gains = [0.0, *(_gain(length_s, settings) for _, length_s in pauses), 0.0]
+    costs, before = [0.0], [0]
+    for j in range(1, len(at)):
+        ways = [
+            (costs[i] - gains[j] + _cost((at[j] - at[i]) * LEVEL_S, settings, last=j == len(at) - 1), i)
+            for i in range(j)
+        ]
+        costs.append(min(ways)[0])
+        before.append(min(ways)[1])
+    cuts, j = [], len(at) - 1
+    while j:
+        cuts.append(at[j])
+        j = before[j]
+    return cuts[::-1]
+
+
+def _gain(pause_s: float, settings: WindowSettings) -> float:
+    """Of a cut in a pause of that length."""
+    return min((pause_s - settings.clear_pause_s) / _GAIN_S, _MOST_GAINED)
+
+
+def _cost(length_s: float, settings: WindowSettings, *, last: bool) -> float:
+    """Of a stretch of that length. last: it may go on."""
+    if length_s < settings.shortest_s and not last:
+        return math.inf
+    return (max(0.0, length_s - settings.usual_s) / (settings.usual_s / 2)) ** 2
+
+
+def _end_of_sound(pauses: Sequence[tuple[int, int]], end: int) -> int:
+    """Where the last pause begins, if it is what `end` levels end with."""
+    return pauses[-1][0] if pauses and pauses[-1][1] == end else end
+
+
+def _cut_in(a: int, b: int) -> int:
+    """Where to cut in a pause of levels [a, b): its middle, or soon after its beginning when it is long."""
+    return a + min((b - a) // 2, round(_KEPT_S / LEVEL_S))
+
+
+def pause_cut(
+    pauses: Sequence[tuple[int, int]], settings: WindowSettings, *, clear_only: bool = False
+) -> int | None:
+    """Samples to the pause that ends a live window: the first clear one, else the longest; None where there
+    is no pause. clear_only: whether only a clear pause will do.
+    """
+    first = round(settings.shortest_s / LEVEL_S)
+    ends = [(_cut_in(a, b), b - a) for a, b in pauses]
     fit = [(cut, length) for cut, length in ends if length * LEVEL_S >= settings.pause_s and cut >= first]
     if not fit:
         return None
@@ -171,13 +255,21 @@ def pauses_in(levels_L: NDArray[np.float32], below_db: float = 0.0) -> list[tupl
     Speech is the 90th percentile of the levels around a moment and the floor the 5th, so that a speaker who
     is far away pauses as much as a near one does.
     """
-    context = round(_CONTEXT_S / LEVEL_S)
     quiet_L = levels_L <= _SILENT_DB
-    for start in range(0, len(levels_L), context):
-        around = levels_L[max(0, start - context // 2) : start + context + context // 2]
+    for context_s in _CONTEXTS_S:
+        quiet_L |= _quiet(levels_L, round(context_s / LEVEL_S), below_db)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet_L.astype(np.int8), [0]])))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def _quiet(levels_L: NDArray[np.float32], context: int, below_db: float) -> NDArray[np.bool_]:
+    """(L,): whether a level is quiet among the `context` levels around it."""
+    quiet_L = np.zeros(len(levels_L), dtype=bool)
+    block = context // 2
+    for start in range(0, len(levels_L), block):
+        around = levels_L[max(0, start - block // 2) : start + block + block // 2]
         floor, speech = np.percentile(around, (5, 90))
         if speech - floor >= _CLEAR_DB:
             limit = min(floor + _QUIET_SHARE * (speech - floor), speech - below_db)
-            quiet_L[start : start + context] |= levels_L[start : start + context] <= limit
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet_L.astype(np.int8), [0]])))
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+            quiet_L[start : start + block] = levels_L[start : start + block] <= limit
+    return quiet_L

@@ -1,9 +1,9 @@
 """Long recordings: cuts at pauses, overlapping stretches joined, passages merged; bounded memory."""
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from asr.joining import Heard, Joiner, Passage, joined_at
 from asr.long_audio import Part
 from asr.merging import merged
 from asr.transcriber import Transcriber
-from asr.windows import Stretch, WindowSettings, stretches
+from asr.windows import LEVEL_S, Stretch, WindowSettings, cheapest_cuts, stretches
 from tests.conftest import wav_bytes
 
 FRAME = 1280
@@ -57,6 +57,59 @@ def test_cuts_lie_in_pauses() -> None:
     assert [s.overlap for s in found] == [0, 0, 0]
     assert [s.start / SAMPLE_RATE for s in found] == pytest.approx([0, 2.3, 4.9], abs=0.1)
     np.testing.assert_array_equal(np.concatenate([s.samples for s in found]), samples)
+
+
+def test_the_end_of_a_recording_is_cut_at_pauses_too() -> None:
+    """What is left when all is read was one stretch, whatever pauses were in it."""
+    samples = np.concatenate([speech(3), silence(0.6), speech(1.2, 1), silence(0.6), speech(1.2, 2)])
+    found = cut(samples)
+    assert [s.start / SAMPLE_RATE for s in found] == pytest.approx([0, 3.3, 5.1], abs=0.1)
+
+
+def test_quiet_at_the_end_is_no_stretch_of_its_own() -> None:
+    """Noise alone would be scaled to the loudness of speech, and words found in it."""
+    for quiet_s in (1.2, 1.9, 3.5):
+        found = cut(np.concatenate([speech(2), silence(0.6), speech(2, 1), silence(quiet_s, 1e-4)]))
+        assert [s.start / SAMPLE_RATE for s in found] == pytest.approx([0, 2.3], abs=0.1)
+        assert found[-1].end / SAMPLE_RATE == pytest.approx(
+            4.6 + (quiet_s if quiet_s <= 1.5 else 0.5), abs=0.05
+        )
+
+
+def test_short_pauses_end_stretches_where_there_are_no_others() -> None:
+    """Speakers who follow each other at once belong to different stretches."""
+    roomy = replace(SMALL, longest_s=9, usual_s=2)
+    parts = [part for i in range(6) for part in (speech(2.5, i), silence(0.25))]
+    found = cut(np.concatenate(parts), roomy)
+    assert [s.start / SAMPLE_RATE for s in found] == pytest.approx(
+        [i * 2.75 - 0.125 * (i > 0) for i in range(6)], abs=0.1
+    )
+
+
+def test_a_longer_pause_nearby_is_the_better_cut() -> None:
+    parts = [speech(1.2), silence(0.5), speech(0.5, 1), silence(0.8), speech(3, 2)]
+    found = cut(np.concatenate(parts))
+    assert [s.start / SAMPLE_RATE for s in found] == pytest.approx([0, 2.6], abs=0.1)
+
+
+def cost_of(cuts: Sequence[int], lengths_s: dict[int, float]) -> float:
+    """As `cheapest_cuts` has it: stretches beyond the usual length, less what pauses are worth."""
+    total = 0.0
+    for before, at in pairwise([0, *cuts]):
+        length_s = (at - before) * LEVEL_S
+        if at in lengths_s:
+            total -= min((lengths_s[at] - SMALL.clear_pause_s) / 0.1, 3.0)
+            total += np.inf if length_s < SMALL.shortest_s else 0.0
+        total += (max(0.0, length_s - SMALL.usual_s) / (SMALL.usual_s / 2)) ** 2
+    return total
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.integers(1, 3999), st.floats(0.1, 1.2), max_size=8))
+def test_cuts_are_the_cheapest_of_all(lengths_s: dict[int, float]) -> None:
+    found = cheapest_cuts(sorted(lengths_s.items()), 4000, SMALL)
+    ways = (way for n in range(len(lengths_s) + 1) for way in combinations(sorted(lengths_s), n))
+    assert cost_of(found, lengths_s) == pytest.approx(min(cost_of([*way, 4000], lengths_s) for way in ways))
 
 
 def test_a_quiet_speaker_after_a_loud_one_is_kept() -> None:
