@@ -86,6 +86,16 @@ def test_short_pauses_end_stretches_where_there_are_no_others() -> None:
     )
 
 
+def test_pauses_of_a_speaker_whose_room_is_louder_than_the_others() -> None:
+    """His floor lies above what is quiet in theirs: his pauses are quiet among the seconds around them."""
+    near = [part for i in range(2) for part in (speech(2, i), silence(0.5, 1e-4))]
+    noisy = [part for i in range(2) for part in (speech(2.5, i, 0.3), silence(0.5, 0.02))]
+    found = cut(np.concatenate([*near, *noisy, *near]), replace(SMALL, longest_s=12, usual_s=3))
+    assert [s.start / SAMPLE_RATE for s in found] == pytest.approx(
+        [0, 2.25, 4.75, 7.75, 10.75, 13.25], abs=0.25
+    )
+
+
 def test_a_longer_pause_nearby_is_the_better_cut() -> None:
     parts = [speech(1.2), silence(0.5), speech(0.5, 1), silence(0.8), speech(3, 2)]
     found = cut(np.concatenate(parts))
