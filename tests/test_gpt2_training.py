@@ -3,8 +3,12 @@
 import argparse
 import json
 import math
+import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -253,6 +257,35 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_an_unbroken_one(
     for name, tensor in unbroken.items():
         assert torch.equal(tensor, resumed[name]), name
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+    options = ("--max-steps", "6", "--log-steps", "1", "--no-bf16")
+    arguments = _arguments(tmp_path / "one", *options)  # writes the text
+    text = ["--text", str(arguments.text[0]), "--held-out-per-10k", "0", "--layers", "1", "--width", "64"]
+    sizes = ["--context", "32", "--vocab-size", "80", "--batch-tokens", "64"]
+    logs = []
+    for name, launcher in (
+        ("one", []),
+        ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]),
+    ):
+        command = [sys.executable, *launcher, "-m", "training.cli", "gpt2", *text, *sizes, *options]
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path / name)],
+            cwd=Path(__file__).parents[1],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        logs.append([float(loss) for loss in re.findall(r"loss ([0-9.]+)", done.stdout)])
+    assert len(logs[0]) == 6
+    assert logs[1] == pytest.approx(logs[0], rel=2e-3)
+    one, two = (
+        json.loads((tmp_path / name / "gpt2.json").read_text())["progress"] for name in ("one", "two")
+    )
+    assert one["tokens"] == two["tokens"]
 
 
 def test_a_run_is_not_resumed_with_other_settings_or_from_nothing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ tokenizer_config.json), loss and held-out perplexity to standard output, and `gp
 `checkpoint.safetensors` is written every few minutes and on SIGTERM or SIGINT, together with `model/`:
 `--resume` goes on from it, and a run that was stopped early leaves a usable model. `--init FOLDER` starts
 from the weights and vocabulary of any GPT-2 in Hugging Face layout: one of these runs, or a published one.
+Several processes share every batch's rows: torchrun --nproc-per-node 2 -m training.cli gpt2 …
 Texts are streamed, encoded once, and read back from disk: they may be larger than memory.
 
 Shape letters: B rows, T tokens, V vocabulary.
@@ -29,6 +30,7 @@ from asr.decoding.rescoring import Gpt2Scorer
 from training.gpt2_checkpoint import Progress, load_checkpoint, save_checkpoint
 from training.gpt2_settings import HEAD_WIDTH, Gpt2Settings
 from training.gpt2_tokenizer import END_OF_TEXT, load_tokenizer, save_tokenizer, train_tokenizer
+from training.processes import Processes, join_processes, leave_processes, summed, wait_for_all
 from training.sentence_store import IGNORED, BatchSettings, SentenceStore, batches
 from training.text_corpus import is_held_out, read_corpus, transcripts_by_set
 from training.text_fit import TextFit
@@ -73,18 +75,35 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     transformers_logging.disable_progress_bar()
     torch.manual_seed(settings.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer, end_id = _prepare_tokenizer(args, settings)
+    processes = join_processes()
+    try:
+        _train(args, settings, processes)
+    finally:
+        leave_processes()
+
+
+def _train(args: argparse.Namespace, settings: Gpt2Settings, processes: Processes) -> None:
+    if processes.first:
+        args.out.mkdir(parents=True, exist_ok=True)
+        tokenizer, end_id = _prepare_tokenizer(args, settings)
+        if not args.resume:
+            context = _make_model(args.init, settings, tokenizer, end_id).config.n_positions
+            save_tokenizer(tokenizer, args.out / MODEL, context, end_id)
+        store = _prepare_store(args, settings, tokenizer)
+    wait_for_all()
+    if not processes.first:
+        tokenizer, end_id = load_tokenizer(args.out / MODEL)
+        store = SentenceStore(args.out / "data")
+    torch.manual_seed(settings.seed)
     model = _make_model(args.out / MODEL if args.resume else args.init, settings, tokenizer, end_id)
-    model.to(
-        "cuda" if args.device == "cuda" or (args.device == "auto" and torch.cuda.is_available()) else "cpu"
-    )
-    if not args.resume:
-        save_tokenizer(tokenizer, args.out / MODEL, model.config.n_positions, end_id)
-    store = _prepare_store(args, settings, tokenizer)
+    device = _device(args, processes)
+    model.to(device)
+    if device.type == "cpu":
+        model.set_attn_implementation("eager")  # rows are sentences: a fifth faster than in blocks
     held_out = list(islice(_corpus(args, settings, held_out=True), HELD_OUT_SENTENCES))
-    print(f"{model.num_parameters():,} parameters, {tokenizer.get_vocab_size()} ids")
-    print(f"{len(store):,} sentences, {store.n_tokens:,} tokens; {len(held_out)} held out", flush=True)
+    if processes.first:
+        print(f"{model.num_parameters():,} parameters, {tokenizer.get_vocab_size()} ids")
+        print(f"{len(store):,} sentences, {store.n_tokens:,} tokens; {len(held_out)} held out", flush=True)
 
     optimisers = _make_optimisers(model, settings)
     progress = Progress()
@@ -97,17 +116,18 @@ def main(args: argparse.Namespace) -> None:
     saved_at = tick = time.monotonic()
     with _stop_requested() as stopped:
         for position, ids_BT, targets_BT in batches(store, rows, progress.position, end_id):
-            if settings.done(progress) >= 1.0 or stopped:
+            done, any_stopped = _agreed(processes, settings.done(progress), bool(stopped))
+            if done >= 1.0 or any_stopped:
                 break
-            losses.append(
-                _train_step(model, optimisers, settings, settings.done(progress), ids_BT, targets_BT)
-            )
+            losses.append(_train_step(model, optimisers, settings, done, ids_BT, targets_BT, processes))
             now = time.monotonic()
             n_targets = int((targets_BT != IGNORED).sum())
             progress = Progress(
                 progress.step + 1, progress.tokens + n_targets, progress.elapsed_s + now - tick, position
             )
             tick = now
+            if not processes.first:
+                continue
             if progress.step % args.log_steps == 0:
                 _log(progress, settings, losses)
                 losses = []
@@ -116,8 +136,27 @@ def main(args: argparse.Namespace) -> None:
                 print(f"held out: perplexity per word {perplexity:.1f}", flush=True)
                 _save(args.out, model, optimisers, settings, progress)
                 saved_at = tick = time.monotonic()  # scoring and saving are not training time
-    _save(args.out, model, optimisers, settings, progress)
-    _report(args, settings, progress, model, held_out)
+    if processes.first:
+        _save(args.out, model, optimisers, settings, progress)
+        _report(args, settings, progress, model, held_out)
+
+
+def _device(args: argparse.Namespace, processes: Processes) -> torch.device:
+    """One GPU to a process where there are several; else the one that was asked for."""
+    if processes.count > 1 and args.device == "auto":
+        return processes.device
+    wants_cuda = args.device == "cuda" or (args.device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if wants_cuda else "cpu")
+
+
+def _agreed(processes: Processes, done: float, stopped: bool) -> tuple[float, bool]:
+    """What all processes take for done, their clocks being apart, and whether any was asked to stop."""
+    if processes.count == 1:
+        return done, stopped
+    tally = summed(
+        torch.tensor([done, float(stopped)], dtype=torch.float64, device=processes.device), processes
+    )
+    return float(tally[0]) / processes.count, bool(tally[1])
 
 
 def fit(model: GPT2LMHeadModel, tokenizer_folder: Path, sentences: Sequence[str]) -> TextFit:
@@ -219,23 +258,44 @@ def _train_step(
     done: float,
     ids_BT: Tensor,
     targets_BT: Tensor,
+    processes: Processes,
 ) -> float:
-    """One update; the mean loss per token before it."""
+    """One update by all processes, each from its share of the rows; the mean loss per token before it."""
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate_at(done)
-    ids_BT, targets_BT = ids_BT.to(model.device), targets_BT.to(model.device)
-    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
-        logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
-    loss = nn.functional.cross_entropy(
-        logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORED
-    )
-    loss.backward()
+    n_targets = int((targets_BT != IGNORED).sum())
+    mine = slice(processes.rank, None, processes.count)
+    ids_BT, targets_BT = ids_BT[mine].to(model.device), targets_BT[mine].to(model.device)
+    loss = torch.zeros((), device=model.device)
+    if len(ids_BT):
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
+            logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
+        total = nn.functional.cross_entropy(
+            logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        loss = total / n_targets
+        loss.backward()
+    loss = _exchange(model, loss.detach(), processes)
     torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
     for optimiser in optimisers:
         optimiser.step()
         optimiser.zero_grad()
     return loss.item()
+
+
+def _exchange(model: GPT2LMHeadModel, loss: Tensor, processes: Processes) -> Tensor:
+    """Sum gradients and loss over processes, in one message; the summed loss."""
+    if processes.count == 1:
+        return loss
+    parameters = list(model.parameters())
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = summed(torch.cat([*(g.flatten() for g in gradients), loss[None]]), processes)
+    sizes = [p.numel() for p in parameters]
+    *parts, loss_1 = flat.split([*sizes, 1])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+    return loss_1[0]
 
 
 @contextmanager
