@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from asr.audio import SAMPLE_RATE, Samples
 from asr.levels import mean_power
+from asr.rooms import change_in
 
 LEVEL_S = 0.01
 _LEVEL_SAMPLES = round(LEVEL_S * SAMPLE_RATE)
@@ -92,8 +93,8 @@ def stretches(pieces: Iterable[Samples], settings: WindowSettings, frame_samples
             start += quiet
             continue
         keep = 0
-        if (found := next_cut(levels_L, settings, overlap, more=more)) is not None:
-            cut = found
+        if (pause := next_pause(levels_L, settings, overlap, more=more)) is not None:
+            cut = cut_in(buffer.samples, pause)
         elif more:
             cut = longest
             wanted = round(settings.overlap_s * SAMPLE_RATE)
@@ -157,10 +158,10 @@ def trailing_quiet(levels_L: NDArray[np.float32]) -> int:
     return quiet * _LEVEL_SAMPLES - round(_KEPT_S * SAMPLE_RATE) if quiet * LEVEL_S > _SKIPPED_S else 0
 
 
-def next_cut(
+def next_pause(
     levels_L: NDArray[np.float32], settings: WindowSettings, begun: int = 0, *, more: bool = True
-) -> int | None:
-    """Samples to where the next stretch ends; None where nobody pauses, or at the end.
+) -> tuple[int, int] | None:
+    """The pause, in levels, that ends the next stretch; None where nobody pauses, or at the end.
 
     Of all ways to cut the audio at its pauses the one is taken that costs least, and its first cut is the
     answer. A pause shorter than `clear_pause_s` costs something, a longer one is a gain, and a stretch costs
@@ -172,13 +173,23 @@ def next_cut(
     pauses, end = pauses_in(levels_L), len(levels_L)
     last = end if more else _end_of_sound(pauses, end) - round(settings.shortest_s / LEVEL_S)
     first = begun // _LEVEL_SAMPLES + round(settings.shortest_s / LEVEL_S)
-    fit = [
-        (_cut_in(a, b), (b - a) * LEVEL_S)
+    fit = {
+        _cut_in(a, b): (a, b)
         for a, b in pauses
         if (b - a) * LEVEL_S >= settings.pause_s and first <= _cut_in(a, b) <= last
-    ]
-    cut = cheapest_cuts(fit, end, settings)[0]
-    return cut * _LEVEL_SAMPLES if cut < end else None
+    }
+    cuts = cheapest_cuts([(cut, (b - a) * LEVEL_S) for cut, (a, b) in fit.items()], end, settings)
+    return fit.get(cuts[0])
+
+
+def cut_in(samples: Samples, pause: tuple[int, int]) -> int:
+    """Samples to where a pause, in levels, is cut: where its own sound changes, else as it was planned."""
+    a, b = pause
+    if (b - a) * LEVEL_S <= _SKIPPED_S:
+        change = change_in(samples[a * _LEVEL_SAMPLES : b * _LEVEL_SAMPLES])
+        if change is not None:
+            return a * _LEVEL_SAMPLES + change
+    return _cut_in(a, b) * _LEVEL_SAMPLES
 
 
 def cheapest_cuts(pauses: Sequence[tuple[int, float]], end: int, settings: WindowSettings) -> list[int]:

@@ -18,6 +18,7 @@ from asr.errors import DecodingTimeoutError
 from asr.joining import Heard, Joiner, Passage, joined_at
 from asr.long_audio import Part
 from asr.merging import merged
+from asr.rooms import best_split, change_in
 from asr.transcriber import Transcriber
 from asr.windows import LEVEL_S, Stretch, WindowSettings, cheapest_cuts, stretches
 from tests.conftest import wav_bytes
@@ -94,6 +95,34 @@ def test_pauses_of_a_speaker_whose_room_is_louder_than_the_others() -> None:
     assert [s.start / SAMPLE_RATE for s in found] == pytest.approx(
         [0, 2.25, 4.75, 7.75, 10.75, 13.25], abs=0.25
     )
+
+
+def test_a_pause_is_cut_where_the_room_changes() -> None:
+    samples = np.concatenate(
+        [speech(2), silence(0.15, 1e-3), silence(0.45, 1e-2), speech(2, 1), silence(0.6)]
+    )
+    found = cut(np.concatenate([samples, speech(2, 2)]))
+    assert found[1].start / SAMPLE_RATE == pytest.approx(2.15, abs=0.02)
+    assert found[2].start / SAMPLE_RATE == pytest.approx(4.9, abs=0.05)  # the same room: in the middle
+
+
+@settings(deadline=None)
+@given(st.integers(9, 40), st.integers(0, 99))
+def test_a_change_is_where_two_means_leave_least(n_frames: int, seed: int) -> None:
+    frames_TF = np.random.default_rng(seed).standard_normal((n_frames, 3))
+    found, share = best_split(frames_TF)
+    left = {
+        at: sum(((part - part.mean(axis=0)) ** 2).sum() for part in (frames_TF[:at], frames_TF[at:]))
+        for at in range(4, n_frames - 3)
+    }
+    total = ((frames_TF - frames_TF.mean(axis=0)) ** 2).sum()
+    assert left[found] == pytest.approx(min(left.values()))
+    assert share == pytest.approx(1 - left[found] / total)
+
+
+def test_nothing_changes_in_digital_silence() -> None:
+    assert change_in(np.zeros(8000, np.float32)) is None
+    assert change_in(np.zeros(300, np.float32)) is None
 
 
 def test_a_longer_pause_nearby_is_the_better_cut() -> None:
