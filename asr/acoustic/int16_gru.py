@@ -234,7 +234,7 @@ def _packed(weight_PSK: NDArray[np.float64], bias_P: NDArray[np.float64]) -> Mat
 def _padded(x_MC: Floats, n_bands: int) -> tuple[Int16s, float]:
     n_frames, n_channels = len(x_MC) // n_bands, x_MC.shape[1]
     padded_TFC = np.zeros((n_frames + 2, n_bands + 2, n_channels + n_channels % 2), dtype=np.int16)
-    return padded_TFC, kernels.quantise_padded(x_MC, padded_TFC)
+    return padded_TFC, kernels.quantise_padded(x_MC.reshape(n_frames, -1), padded_TFC)
 
 
 def _projected(x_ND: Floats, norm: bool, matrix: Matrix, n_columns: int) -> Floats:

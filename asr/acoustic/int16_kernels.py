@@ -35,7 +35,7 @@ _E0, _E1, _E2, _E3 = (np.float32(c) for c in (1.1283361, 0.16097907, 0.042277484
 _G1, _G2, _G3 = (np.float32(c) for c in (0.47578345, 0.096369019, 0.0088107695))
 
 _tile = dot_tile(ROWS)
-_row_tile = dot_tile(1)
+_tile_4, _tile_3, _tile_2, _tile_1 = (dot_tile(rows) for rows in (4, 3, 2, 1))
 
 
 class Matrix(NamedTuple):
@@ -85,10 +85,16 @@ def multiply(
         at = first + row * stride
         _tile(x, x_at + row * x_stride, x_stride, matrix.panels, w_at, n_pairs, out_RP, at, stride)
         row += ROWS
-    while row < n_rows:
-        at = first + row * stride
-        _row_tile(x, x_at + row * x_stride, x_stride, matrix.panels, w_at, n_pairs, out_RP, at, stride)
-        row += 1
+    # What is left goes together, too: row by row, the weights would be read again for each.
+    x_at, at = x_at + row * x_stride, first + row * stride
+    if n_rows - row == 4:
+        _tile_4(x, x_at, x_stride, matrix.panels, w_at, n_pairs, out_RP, at, stride)
+    elif n_rows - row == 3:
+        _tile_3(x, x_at, x_stride, matrix.panels, w_at, n_pairs, out_RP, at, stride)
+    elif n_rows - row == 2:
+        _tile_2(x, x_at, x_stride, matrix.panels, w_at, n_pairs, out_RP, at, stride)
+    elif n_rows - row == 1:
+        _tile_1(x, x_at, x_stride, matrix.panels, w_at, n_pairs, out_RP, at, stride)
 
 
 @inner_kernel
@@ -137,19 +143,24 @@ def moments(x_MC: Floats, m: int) -> tuple[np.float32, np.float32]:
 
 
 @kernel
-def quantise_padded(x_MC: Floats, out_TFC: Int16s) -> float:
+def quantise_padded(x_TD: Floats, out_TFC: Int16s) -> float:
     """The recording's values as int16, with zeros around them.
 
-    out: (T + 2, F + 2, C), zeros; where C is odd, it has a channel more. Returns the scale: a value is its
-    integer times this.
+    x: of each frame all bands' channels, D = F * C. out: (T + 2, F + 2, C), zeros; where C is odd, it has a
+    channel more. Returns the scale: a value is its integer times this.
     """
-    n_bands = out_TFC.shape[1] - 2
-    top = largest(x_MC, 0, x_MC.shape[0], _ZERO)
+    n_frames, n_bands = x_TD.shape[0], out_TFC.shape[1] - 2
+    n_channels = x_TD.shape[1] // n_bands
+    top = largest(x_TD, 0, n_frames, _ZERO)
     factor = _LARGEST / top
-    for m in range(x_MC.shape[0]):
-        t, f = m // n_bands + 1, m % n_bands + 1
-        for c in range(x_MC.shape[1]):
-            out_TFC[t, f, c] = rounded(x_MC[m, c] * factor)
+    for t in range(n_frames):
+        if n_channels == 1:  # a loop of one turn is a slow one
+            for f in range(n_bands):
+                out_TFC[t + 1, f + 1, 0] = rounded(x_TD[t, f] * factor)
+        else:
+            for f in range(n_bands):
+                for c in range(n_channels):
+                    out_TFC[t + 1, f + 1, c] = rounded(x_TD[t, f * n_channels + c] * factor)
     return float(top / _LARGEST)
 
 
