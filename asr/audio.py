@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from asr.errors import AudioTooLongError, EmptyAudioError, UnreadableAudioError
 from asr.raw_audio import RawAudio
-from asr.resampling import Resampler, kind_of
+from asr.resampling import Resampler
 
 SAMPLE_RATE = 16000
 
@@ -185,15 +185,15 @@ def _frames(container: av.container.InputContainer) -> Iterator[av.AudioFrame]:
 def _resampled_frames(frames: Iterator[av.AudioFrame]) -> Iterator[NDArray[np.float32]]:
     """The frames as (C, N) at 16 kHz; format, channels and rate may change on the way."""
     resampler: Resampler | None = None
-    kind = None
     for frame in frames:
-        if resampler is None or kind != kind_of(frame):
+        if resampler is None or not resampler.takes(frame):
             if resampler is not None:
                 yield from resampler.finish()
             if not RATES_HZ[0] <= frame.sample_rate <= RATES_HZ[1]:
                 raise UnreadableAudioError(f"the recording has a sample rate of {frame.sample_rate} Hz")
             # Channels are averaged later, unscaled.
-            resampler, kind = Resampler(frame, SAMPLE_RATE), kind_of(frame)
-        yield from resampler.push(frame)
+            resampler = Resampler(frame, SAMPLE_RATE)
+        if resampler.push(frame):
+            yield from resampler.ready()
     if resampler is not None:
         yield from resampler.finish()

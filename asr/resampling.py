@@ -16,20 +16,14 @@ from numpy.typing import NDArray
 TAKEN_S = 0.5  # of input between two looks for output, which bounds what waits
 PIECE_S = 2.0  # of output: each piece costs Python some work
 
-Kind = tuple[str, str, int]
-
-
-def kind_of(frame: av.AudioFrame) -> Kind:
-    """What a `Resampler` is made for: sample format, channel layout and rate in Hz."""
-    return frame.format.name, frame.layout.name, frame.sample_rate
-
 
 class Resampler:
-    """For frames of one kind."""
+    """For frames of one kind: sample format, channel layout and rate."""
 
     def __init__(self, frame: av.AudioFrame, rate: int) -> None:
         """frame: one of them. rate: what becomes of them, in Hz."""
-        sample_format, layout, from_rate = kind_of(frame)
+        sample_format, layout, from_rate = frame.format.name, frame.layout.name, frame.sample_rate
+        self._first = frame  # whole: a layout may point into its frame
         graph = self._graph = Graph()  # held: the filters know it, but do not keep it
         self._source = graph.add(
             "abuffer", sample_rate=str(from_rate), sample_fmt=sample_format, channel_layout=layout
@@ -43,22 +37,33 @@ class Resampler:
         self._limit = int(TAKEN_S * from_rate)
         self._waiting = 0  # samples of input
 
-    def push(self, frame: av.AudioFrame) -> Iterator[NDArray[np.float32]]:
-        """What is ready after one more frame: (C, N) pieces. Raises av.error.FFmpegError."""
+    def takes(self, frame: av.AudioFrame) -> bool:
+        """Whether the frame is of its kind. Layouts are compared as they are: naming one is slow."""
+        first = self._first
+        return (
+            frame.sample_rate == first.sample_rate
+            and frame.format.name == first.format.name
+            and frame.layout == first.layout
+        )
+
+    def push(self, frame: av.AudioFrame) -> bool:
+        """Take one more frame; whether it is time to look what is `ready`. Raises av.error.FFmpegError."""
         frame.pts = None  # broken time stamps must not make FFmpeg drop or pad
         self._source.push(frame)
         self._waiting += frame.samples
-        if self._waiting >= self._limit:
-            self._waiting = 0
-            yield from self._ready()
+        return self._waiting >= self._limit
 
     def finish(self) -> Iterator[NDArray[np.float32]]:
         """The rest."""
         self._source.push(None)
-        yield from self._ready()
+        yield from self.ready()
 
-    def _ready(self) -> Iterator[NDArray[np.float32]]:
-        """Interleaved on the way: PyAV reads beyond its planes where a planar frame has more than eight."""
+    def ready(self) -> Iterator[NDArray[np.float32]]:
+        """What has come of the frames so far: (C, N) pieces.
+
+        Interleaved on the way: PyAV reads beyond its planes where a planar frame has more than eight.
+        """
+        self._waiting = 0
         while True:
             try:
                 out = self._sink.pull()

@@ -17,11 +17,25 @@ def test_the_same_samples_as_pyavs_resampler(name: str) -> None:
     theirs = av.AudioResampler("flt", rate=SAMPLE_RATE, frame_size=8000)
     expected = [out.to_ndarray() for frame in [*frames, None] for out in theirs.resample(frame)]
     ours = Resampler(frames[0], SAMPLE_RATE)
-    found = [piece for frame in frames for piece in ours.push(frame)]
+    found = [piece for frame in frames if ours.push(frame) for piece in ours.ready()]
     assert found  # some of it is there before the end
     found += ours.finish()
     interleaved = np.concatenate(expected, axis=1).reshape(-1, frames[0].layout.nb_channels)
     np.testing.assert_array_equal(np.concatenate(found, axis=1), interleaved.T)
+
+
+def test_it_takes_frames_of_its_own_kind_only() -> None:
+    first, of_kind = decoded(encoded(*FORMATS["wav-48k-stereo"]))[:2]
+    ours = Resampler(first, SAMPLE_RATE)
+    assert ours.takes(of_kind)
+    for layout, sample_format, rate in (
+        ("mono", "s16", 48000),
+        ("stereo", "flt", 48000),
+        ("stereo", "s16", 44100),
+    ):
+        other = av.AudioFrame(format=sample_format, layout=layout, samples=160)
+        other.sample_rate = rate
+        assert not ours.takes(other)
 
 
 def test_nothing_comes_of_nothing() -> None:

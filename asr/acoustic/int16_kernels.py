@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.acoustic.dot_tile import PANEL, ROWS, dot_tile
+from asr.acoustic.float_bits import bits, number
 from asr.decoding.jit import inner_kernel, kernel, reordering_kernel
 
 Floats = NDArray[np.float32]
@@ -111,11 +112,12 @@ def product(x_RD: Int16s, n_rows: int, matrix: Matrix, out_RP: Sums) -> None:
 @reordering_kernel
 def largest(x_MC: Floats, begin: int, end: int, mean: np.float32) -> np.float32:
     """The largest distance from `mean` in some rows, at least a tiny one."""
-    found = _TINY
+    found = bits(_TINY)
     for m in range(begin, end):
         for c in range(x_MC.shape[1]):
-            found = max(found, abs(x_MC[m, c] - mean))
-    return found
+            distance = bits(abs(x_MC[m, c] - mean))
+            found = distance if distance > found else found  # max() of two whole numbers is a longer one
+    return number(found)
 
 
 @reordering_kernel
