@@ -51,7 +51,8 @@ ASR_DATA ?= ../shared/data
 TEXT ?= $(ASR_DATA)/text/books.txt.xz
 MODEL ?= runs/model
 TRAIN := PATH=$(CURDIR)/$(BIN):$$PATH asr-train
-TORCHRUN := OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node 2 -m training.cli train
+PROCESSES := OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node 2 -m training.cli
+TORCHRUN := $(PROCESSES) train
 DEV := data/dev/manifest.jsonl
 TEST := data/test/manifest.jsonl
 
@@ -95,23 +96,26 @@ runs/tower/model.safetensors: runs/fourth/model.safetensors
 	$(TORCHRUN) configs/default_tower.toml --out runs/tower --init $< \
 	  --set data.tokenizer=runs/bpe/tokenizer.model --set data.lexicon=runs/lexicon
 
+runs/tower-more/model.safetensors: runs/tower/model.safetensors
+	$(TORCHRUN) configs/default_tower_more.toml --out runs/tower-more --init $< \
+	  --set data.tokenizer=runs/bpe/tokenizer.model --set data.lexicon=runs/lexicon
+
 runs/ngram/ngram.json: data/train/manifest.jsonl $(DEV) $(TEST)
 	sh training/build_kenlm.sh
 	$(TRAIN) ngram --text $(TEXT) --manifest data/train/manifest.jsonl --interpolate --dev $(DEV) --test $(TEST) \
 	  --max-words 120000 --prune 0 4 7 11 --out runs/ngram
 
 runs/gpt2-books/gpt2.json: data/train/manifest.jsonl $(DEV)
-	$(TRAIN) gpt2 --text $(TEXT) --manifest data/train/manifest.jsonl --dev $(DEV) --layers 2 --width 256 \
-	  --vocab-size 4000 --batch-tokens 2048 --learning-rate 3e-3 --final-lr-share 0.05 --manifest-repeat 2 --max-steps 8500 \
-	  --out runs/gpt2-books
+	$(PROCESSES) gpt2 --text $(TEXT) --manifest data/train/manifest.jsonl --dev $(DEV) --layers 3 --width 256 \
+	  --vocab-size 4000 --learning-rate 8e-3 --final-lr-share 0.02 --manifest-repeat 2 --max-steps 9000 --out runs/gpt2-books
 
 runs/gpt2/gpt2.json: runs/gpt2-books/gpt2.json
-	$(TRAIN) gpt2 --text $(ASR_DATA)/text/books.txt.xz --manifest data/train/manifest.jsonl --dev $(DEV) \
-	  --init runs/gpt2-books/model --batch-tokens 2048 --learning-rate 4e-4 --final-lr-share 0.02 --manifest-repeat 4 \
-	  --max-steps 760 --seed 3 --out runs/gpt2
+	$(PROCESSES) gpt2 --text $(ASR_DATA)/text/books.txt.xz --manifest data/train/manifest.jsonl --dev $(DEV) \
+	  --init runs/gpt2-books/model --learning-rate 1e-3 --final-lr-share 0.02 --manifest-repeat 4 \
+	  --max-steps 400 --seed 3 --out runs/gpt2
 
-runs/model.finished: runs/tower/model.safetensors runs/ngram/ngram.json runs/gpt2/gpt2.json $(TEST)
-	$(TRAIN) export --acoustic runs/tower --half --ngram runs/ngram --gpt2 runs/gpt2 --notes configs/default-data.md --out $(MODEL)
+runs/model.finished: runs/tower-more/model.safetensors runs/ngram/ngram.json runs/gpt2/gpt2.json $(TEST)
+	$(TRAIN) export --acoustic runs/tower-more --half --ngram runs/ngram --gpt2 runs/gpt2 --notes configs/default-data.md --out $(MODEL)
 	$(TRAIN) tune $(MODEL) --manifest $(DEV) --prior-weights 0.3 0.4 0.5 0.6 --phone-beam-width 300
 	$(TRAIN) calibrate $(MODEL) --manifest $(DEV) --check $(TEST)
 	$(TRAIN) evaluate $(MODEL) --manifest $(DEV) --out runs/dev.json
