@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from asr.audio import SAMPLE_RATE, Samples
 from asr.levels import mean_power
-from asr.rooms import change_in
+from asr.room_change import change_in
 
 LEVEL_S = 0.01
 _LEVEL_SAMPLES = round(LEVEL_S * SAMPLE_RATE)

@@ -18,7 +18,7 @@ from asr.errors import DecodingTimeoutError
 from asr.joining import Heard, Joiner, Passage, joined_at
 from asr.long_audio import Part
 from asr.merging import merged
-from asr.rooms import best_split, change_in
+from asr.room_change import best_split, change_in
 from asr.transcriber import Transcriber
 from asr.windows import LEVEL_S, Stretch, WindowSettings, cheapest_cuts, stretches
 from tests.conftest import wav_bytes

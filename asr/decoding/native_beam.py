@@ -19,6 +19,7 @@ from asr.decoding.array_ngram import ArrayNgram
 from asr.decoding.found import Found, ranked
 from asr.decoding.hotword_trie import HotwordTrie, build_hotwords
 from asr.decoding.hotwords import phrase_of
+from asr.decoding.memory_pool import MemoryPool
 from asr.decoding.mixed_ngram import MixedNgram
 from asr.decoding.mixture_kernels import Mixture
 from asr.decoding.ngram_kernels import CONTEXT_SIZE
@@ -37,7 +38,6 @@ from asr.decoding.prefix_state import (
     new_workspace,
 )
 from asr.decoding.result import ACOUSTIC, LENGTH, Hypothesis
-from asr.decoding.rooms import Rooms
 from asr.decoding.spelling_scores import ExactSpelling
 from asr.decoding.text_arrays import Texts, lines_of, strings_of, texts_of
 from asr.decoding.text_trie import TextTrie, text_trie
@@ -103,7 +103,7 @@ class NativeBeamDecoder:
         self._longest_piece = max(map(len, self._pieces_text))
         self._n_last = 2 + self._longest_piece
         max_tokens = settings.max_tokens_per_frame
-        self._rooms = Rooms(
+        self._pool = MemoryPool(
             functools.partial(
                 new_room, settings.beam_width, self._n_last, self._context_size, self._vocab_size, max_tokens
             ),
@@ -221,7 +221,7 @@ class NativeBeamDecoder:
     ) -> Found:
         n_frames, n_texts, n_nodes = len(kept_TV), 1, 1
         parts = np.empty((0, 4))
-        with self._rooms.one() as room:
+        with self._pool.one() as room:
             room.begin(1 + n_frames * search.weights.width)
             for first in range(0, max(n_frames, 1), _FRAMES_AT_ONCE):
                 if deadline_s is not None and time.monotonic() - started_s >= deadline_s:

@@ -19,6 +19,7 @@ from asr.decoding import phone_kernels, phone_lists
 from asr.decoding.array_ngram import ArrayNgram
 from asr.decoding.found import Found, ranked
 from asr.decoding.lexicon_tree import ROOT, LexiconTree, LexiconWords, build_tree, look_ahead
+from asr.decoding.memory_pool import MemoryPool
 from asr.decoding.mixed_ngram import MixedNgram
 from asr.decoding.native_beam import no_mixture, no_ngram
 from asr.decoding.ngram_kernels import CONTEXT_SIZE
@@ -34,7 +35,6 @@ from asr.decoding.phone_state import (
 )
 from asr.decoding.posteriors import checked_log_probs, keep_best_tokens, phones_divided
 from asr.decoding.result import LENGTH, Hypothesis, totals_of
-from asr.decoding.rooms import Rooms
 from asr.decoding.text_arrays import Texts, texts_of
 from asr.errors import DecodingTimeoutError
 from asr.pronunciation import Pronunciations
@@ -95,7 +95,7 @@ class PhoneBeamDecoder:
         phone_kernels.begin(self._search, self._begin)
         tree = lexicon.tree
         self._n_starts = int(tree.first_child[ROOT + 1] - tree.first_child[ROOT])
-        self._rooms = Rooms(
+        self._pool = MemoryPool(
             partial(new_room, self._search.weights.width, self._n_starts, self._context_size),
             PhoneRoom.is_small,
         )
@@ -119,7 +119,7 @@ class PhoneBeamDecoder:
         started_s = time.monotonic()
         probs_TP = self._probabilities(phones_TP)
         search = self._search
-        with self._rooms.one() as room:
+        with self._pool.one() as room:
             room.begin()
             room.history.contexts[0] = self._begin
             n, n_entries, first = 1, 1, 0
