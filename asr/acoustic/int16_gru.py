@@ -260,6 +260,7 @@ def _work(n_frames: int, n_recordings: int, settings: ResidualGruSettings, gru: 
         quantised_SH=np.empty((n_recordings, n_hidden), dtype=np.int16),
         sums_SP=_sums(n_recordings, gru.ahead),
         gates=np.empty(2 * n_hidden, dtype=np.float32),
+        inner_H=np.empty(n_hidden),
     )
 
 

@@ -20,6 +20,7 @@ Sums = NDArray[np.int32]
 Places = NDArray[np.int64]
 
 LARGEST = 8191  # a quantised value; weights are scaled so that their sums stay in 32 bits
+BLOCK = 192  # values of a row that are multiplied before the next row's: their weights stay in the L1 cache
 _LARGEST = np.float32(LARGEST)
 _STEP = np.float32(1 / LARGEST)  # of hidden states, which lie in -1..1
 _ROUNDING = np.float32(1.5 * 2**23)  # added and taken away again, it rounds to a whole number
@@ -106,7 +107,9 @@ def product(x_RD: Int16s, n_rows: int, matrix: Matrix, out_RP: Sums) -> None:
         for column in range(n_columns):
             out_RP[row, column] = 0
     for first in range(0, n_columns, PANEL):
-        multiply(x_RD, 0, n_values, n_rows, matrix, first * n_values, n_values // 2, out_RP, first)
+        for begin in range(0, n_values, BLOCK):
+            n_pairs, w_at = min(BLOCK, n_values - begin) // 2, first * n_values + begin * PANEL
+            multiply(x_RD, begin, n_values, n_rows, matrix, w_at, n_pairs, out_RP, first)
 
 
 @reordering_kernel
@@ -337,6 +340,7 @@ class Work(NamedTuple):
     quantised_SH: Int16s
     sums_SP: Sums  # P: of 3 H
     gates: Floats  # (2 H,)
+    inner_H: NDArray[np.float64]  # of the new gate, after the reset
 
 
 @kernel
@@ -374,19 +378,27 @@ def recur(
 
 @inner_kernel
 def step(n: int, s: int, place: int, inputs: Matrix, hidden: Matrix, work: Work) -> None:
-    """From the sums of both sides to the next state, which is written down in frame `n` from `place` on."""
-    scale, n_hidden, at = work.scales_N[n], work.state_SH.shape[1], 3 * place
+    """From the sums of both sides to the next state, which is written down in frame `n` from `place` on.
+
+    LLVM makes vector code of loops whose indices begin at 0, over few arrays: hence the slices and the loops.
+    """
+    scale, n_hidden = work.scales_N[n], work.state_SH.shape[1]
+    begin, new, end = 3 * place, 3 * place + 2 * n_hidden, 3 * (place + n_hidden)
+    outer, scales, bias = work.inputs_NP[n, begin:new], inputs.scales[begin:new], inputs.bias[begin:new]
+    sums, factors, gates = work.sums_SP[s], hidden.scales, work.gates
     for h in range(2 * n_hidden):
-        outer = work.inputs_NP[n, at + h] * (inputs.scales[at + h] * scale) + inputs.bias[at + h]
-        inner = work.sums_SP[s, h] * (hidden.scales[h] * _STEP)
-        work.gates[h] = _HALF + _HALF * tanh(_HALF * (outer + inner))
+        both = outer[h] * (scales[h] * scale) + bias[h] + sums[h] * (factors[h] * _STEP)
+        gates[h] = _HALF + _HALF * tanh(_HALF * both)
+    sums, factors, bias = sums[2 * n_hidden :], factors[2 * n_hidden :], hidden.bias[2 * n_hidden :]
     for h in range(n_hidden):
-        k = 2 * n_hidden + h
-        outer = work.inputs_NP[n, at + k] * (inputs.scales[at + k] * scale) + inputs.bias[at + k]
-        inner = work.sums_SP[s, k] * (hidden.scales[k] * _STEP) + hidden.bias[k]
-        new = tanh(outer + work.gates[h] * inner)
-        work.state_SH[s, h] = new + work.gates[n_hidden + h] * (work.state_SH[s, h] - new)
+        work.inner_H[h] = gates[h] * (sums[h] * (factors[h] * _STEP) + bias[h])
+    outer, scales, bias = work.inputs_NP[n, new:end], inputs.scales[new:end], inputs.bias[new:end]
+    state, update = work.state_SH[s], gates[n_hidden:]
     for h in range(n_hidden):
-        work.quantised_SH[s, h] = rounded(work.state_SH[s, h] * _LARGEST)
+        value = tanh(outer[h] * (scales[h] * scale) + bias[h] + work.inner_H[h])
+        state[h] = value + update[h] * (state[h] - value)
+    quantised, written = work.quantised_SH[s], work.hidden_NH[n, place:]
     for h in range(n_hidden):
-        work.hidden_NH[n, place + h] = work.quantised_SH[s, h]
+        quantised[h] = rounded(state[h] * _LARGEST)
+    for h in range(n_hidden):
+        written[h] = quantised[h]
