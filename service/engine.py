@@ -44,8 +44,9 @@ class Engine:
             expectation=expectation,
             metrics=metrics,
         )
-        self._workshop = Workshop(stages.in_order, threads, settings.batch_wait_ms / 1000, metrics)
-        self._audio = AudioPool(threads, on_death=metrics.decoder_deaths.inc)
+        batch_wait_s = settings.batch_wait_ms / 1000
+        self._workshop = Workshop(stages.in_order, threads + stages.spare, batch_wait_s, metrics)
+        self._audio = AudioPool(threads + stages.spare, on_death=metrics.decoder_deaths.inc)
         read = self._audio.read_pieces if settings.isolate_audio else read_pieces
         self._house = House(stages, self._workshop, self._admission, expectation, metrics, read, traces)
         self._open: set[asyncio.Future[Answer]] = set()

@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     down."""
     max_batch_s: float = Field(default=120.0, gt=0, le=100_000)
     """Seconds of audio, padding included, that the acoustic model hears at once."""
-    batch_wait_ms: float = Field(default=20.0, ge=0, le=10_000)
+    batch_wait_ms: float = Field(default=60.0, ge=0, le=10_000)
     """Longest that a recording waits for others to be heard with it; never while a thread is idle."""
     timeout_s: float = Field(default=600.0, gt=0, le=3600)
     """Seconds from the end of the upload to the answer, waiting included; then 504."""

@@ -62,9 +62,11 @@ class Stages:
 
     def __init__(self, settings: Settings) -> None:
         threads = settings.threads
+        # A thread that reads waits for another process; a core would wait with it.
+        self.spare = int(settings.isolate_audio)
         on_device = 1 if uses_cuda(settings) else threads
         max_size = settings.max_batch_s * FEATURES_PER_S
-        self.read: Stage[Callable[[], Read], Read] = Stage("read", _read, threads)
+        self.read: Stage[Callable[[], Read], Read] = Stage("read", _read, threads + self.spare)
         self.hear: Stage[Hearing, Posteriors] = Stage(
             "acoustic", _hear, on_device, max_items=MAX_BATCH, max_size=max_size
         )

@@ -25,14 +25,18 @@ def silence(seconds: float) -> io.BytesIO:
 
 
 def on_engine(
-    check: Callable[[Engine], Awaitable[None]], speech: ScriptedSpeech, settings: Settings | None = None
+    check: Callable[[Engine], Awaitable[None]],
+    speech: ScriptedSpeech,
+    settings: Settings | None = None,
+    metrics: Metrics | None = None,
 ) -> Metrics:
     """Run an async check with an engine that is closed afterwards; its metrics."""
-    metrics = Metrics()
+    metrics = metrics or Metrics()
 
     async def run() -> None:
         async with asyncio.timeout(PATIENCE_S):
-            settings_ = settings or Settings(workers=1, batch_wait_ms=10_000)
+            # Read in this process: no recording comes while the one thread is at work.
+            settings_ = settings or Settings(workers=1, isolate_audio=False, batch_wait_ms=10_000)
             readiness = Readiness()
             readiness.load(settings_, lambda _: speech)
             engine = Engine(settings_, readiness, metrics)
@@ -74,6 +78,24 @@ def test_waiting_recordings_are_heard_in_one_batch_and_rescored_in_one_pass(clos
     assert closed.batches == [[1.0], [1.0] * 5]
     assert closed.rescored == [5]
     assert value(metrics, "asr_decoders_total", asked="beam_lm_rescore", used="beam_lm_rescore") == 5
+
+
+def test_recordings_are_read_while_all_threads_are_at_work(closed: ScriptedSpeech) -> None:
+    """Another process reads them: a thread that waits for it takes no core from the others."""
+    metrics = Metrics()
+
+    async def check(engine: Engine) -> None:
+        first = asyncio.create_task(engine.transcribe(silence(1), GREEDY))
+        await entered(closed)
+        second = asyncio.create_task(engine.transcribe(silence(2), GREEDY))
+        while value(metrics, "asr_in_flight_audio_seconds") < 3.0:
+            await asyncio.sleep(0.01)
+        assert closed.batches == [[1.0]]
+        closed.gate.set()
+        await asyncio.gather(first, second)
+
+    on_engine(check, closed, Settings(workers=1), metrics)
+    assert closed.batches == [[1.0], [2.0]]
 
 
 def test_a_list_with_a_budget_of_its_own_is_rescored_alone(closed: ScriptedSpeech) -> None:
