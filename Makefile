@@ -107,12 +107,12 @@ runs/ngram/ngram.json: data/train/manifest.jsonl $(DEV) $(TEST)
 
 runs/gpt2-books/gpt2.json: data/train/manifest.jsonl $(DEV)
 	$(PROCESSES) gpt2 --text $(TEXT) --manifest data/train/manifest.jsonl --dev $(DEV) --layers 3 --width 256 \
-	  --vocab-size 4000 --learning-rate 8e-3 --final-lr-share 0.02 --manifest-repeat 2 --max-steps 9000 --out runs/gpt2-books
+	  --vocab-size 4000 --learning-rate 8e-3 --final-lr-share 0.02 --manifest-repeat 2 --max-steps 4485 --out runs/gpt2-books
 
 runs/gpt2/gpt2.json: runs/gpt2-books/gpt2.json
 	$(PROCESSES) gpt2 --text $(ASR_DATA)/text/books.txt.xz --manifest data/train/manifest.jsonl --dev $(DEV) \
-	  --init runs/gpt2-books/model --learning-rate 1e-3 --final-lr-share 0.02 --manifest-repeat 4 \
-	  --max-steps 400 --seed 3 --out runs/gpt2
+	  --init runs/gpt2-books/model --learning-rate 1.5e-3 --final-lr-share 0.02 --warmup-share 0.1 --manifest-repeat 4 \
+	  --max-steps 415 --seed 3 --out runs/gpt2
 
 runs/model.finished: runs/tower-more/model.safetensors runs/ngram/ngram.json runs/gpt2/gpt2.json $(TEST)
 	$(TRAIN) export --acoustic runs/tower-more --half --ngram runs/ngram --gpt2 runs/gpt2 --notes configs/default-data.md --out $(MODEL)
