@@ -261,7 +261,8 @@ def _flat(n_pieces: int, n_columns: int, frame_s: float) -> np.ndarray:
     pieces_TV = pieces_TV - np.logaddexp.reduce(pieces_TV, axis=1, keepdims=True)
     if phones_TP.size:
         phones_TP = phones_TP - np.logaddexp.reduce(phones_TP, axis=1, keepdims=True)
-    return np.concatenate([pieces_TV, phones_TP.reshape(len(logits), -1)], axis=1)
+    rows_TC = np.concatenate([pieces_TV, phones_TP.reshape(len(logits), -1)], axis=1)
+    return rows_TC.astype(np.float32)  # as models hear
 
 
 def _cpu_s(decode: Decode, log_probs_TV: np.ndarray) -> float:
