@@ -24,6 +24,7 @@ FORMAT = 1
 BOUNDARY = ":"
 FIRST_SYMBOL = ord(BOUNDARY) + 1  # of the first graphone: behind the digits of the counts
 MAX_LETTERS = 2  # of a graphone
+LONGEST = 45  # letters of a word: pneumonoultramicroscopicsilicovolcanoconiosis
 BEAM = 8  # contexts kept at each letter
 BEHIND = 8.0  # nats behind the best of them that one may be
 CACHED = 8192  # distributions kept
@@ -109,11 +110,13 @@ class GraphoneModel:
     def spoken(self, word: str) -> tuple[str, ...]:
         """The likeliest phones, at least one.
 
-        Letters that no graphone has are passed over. Where the likeliest phones are none, each letter is
-        taken for itself; what even so has no phone ("'", digits, another script) gets the commonest ones.
+        Letters that no graphone has are passed over. Where the likeliest phones are none, and in what is
+        longer than any word (a search over noise writes such things, and a guess takes a millisecond a
+        letter), each letter is taken for itself; what even so has no phone ("'", digits, another script)
+        gets the commonest ones.
         """
         letters = "".join(letter for letter in word if letter in self._by_letters)
-        if phones := self._best(letters):
+        if len(letters) <= LONGEST and (phones := self._best(letters)):
             return phones
         alone = (self._by_letters[letter] for letter in letters)
         loud = (next((g.phones for _, g in choices if g.phones), ()) for choices in alone)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asr.errors import MismatchError
-from asr.graphones import GraphoneModel
+from asr.graphones import LONGEST, GraphoneModel
 from asr.pronunciation import Pronunciations
 from tests.speech_of_letters import made_up_words, spoken_by_rule
 from training.graphones import accuracy, train_graphones
@@ -40,6 +40,13 @@ def test_a_saved_g2p_speaks_the_same(g2p: GraphoneModel, files: tuple[Path, Path
     for word in made_up_words(50, seed=3):
         assert loaded.spoken(word) == g2p.spoken(word)
     assert loaded.to_json() == g2p.to_json()
+
+
+def test_what_is_longer_than_any_word_is_spoken_letter_by_letter(g2p: GraphoneModel) -> None:
+    longest, longer = "tisho" * (LONGEST // 5), "tisho" * (LONGEST // 5 + 1)
+    assert g2p.spoken(longest) == ("T", "IH", "SH", "OW") * (LONGEST // 5)
+    assert len(g2p.spoken(longer)) == len(longer)  # "sh" is two
+    assert g2p.spoken(longer * 2) == g2p.spoken(longer) * 2
 
 
 def test_first_phones_are_labels_of_their_own(files: tuple[Path, Path]) -> None:
