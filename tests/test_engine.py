@@ -294,7 +294,7 @@ def test_under_pressure_decoders_step_down_and_say_why(closed: ScriptedSpeech) -
         tasks = [asyncio.create_task(engine.transcribe(silence(25), one)) for one in asked]
         exact = asyncio.create_task(engine.transcribe(silence(25), free, degrade=False))
         await entered(closed)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)  # all have arrived
         closed.gate.set()
         answers = await asyncio.gather(*tasks)
         used = {answer.transcript.decoder for answer in answers[:-1]}
