@@ -30,7 +30,14 @@ from asr.decoding.rescoring import Gpt2Scorer
 from training.gpt2_checkpoint import Progress, load_checkpoint, save_checkpoint
 from training.gpt2_settings import HEAD_WIDTH, Gpt2Settings
 from training.gpt2_tokenizer import END_OF_TEXT, load_tokenizer, save_tokenizer, train_tokenizer
-from training.processes import Processes, join_processes, leave_processes, summed, wait_for_all
+from training.processes import (
+    Processes,
+    join_processes,
+    leave_processes,
+    sum_gradients,
+    summed,
+    wait_for_all,
+)
 from training.sentence_store import IGNORED, BatchSettings, SentenceStore, batches
 from training.text_corpus import is_held_out, read_corpus, transcripts_by_set
 from training.text_fit import TextFit
@@ -83,19 +90,19 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace, settings: Gpt2Settings, processes: Processes) -> None:
+    start = args.out / MODEL if args.resume else args.init
     if processes.first:
         args.out.mkdir(parents=True, exist_ok=True)
         tokenizer, end_id = _prepare_tokenizer(args, settings)
+        model = _make_model(start, settings, tokenizer, end_id)
         if not args.resume:
-            context = _make_model(args.init, settings, tokenizer, end_id).config.n_positions
-            save_tokenizer(tokenizer, args.out / MODEL, context, end_id)
+            save_tokenizer(tokenizer, args.out / MODEL, model.config.n_positions, end_id)
         store = _prepare_store(args, settings, tokenizer)
     wait_for_all()
     if not processes.first:
         tokenizer, end_id = load_tokenizer(args.out / MODEL)
+        model = _make_model(start, settings, tokenizer, end_id)
         store = SentenceStore(args.out / "data")
-    torch.manual_seed(settings.seed)
-    model = _make_model(args.out / MODEL if args.resume else args.init, settings, tokenizer, end_id)
     device = _device(args, processes)
     model.to(device)
     if device.type == "cpu":
@@ -276,26 +283,12 @@ def _train_step(
         )
         loss = total / n_targets
         loss.backward()
-    loss = _exchange(model, loss.detach(), processes)
+    loss = sum_gradients(list(model.parameters()), loss.detach()[None], processes)
     torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
     for optimiser in optimisers:
         optimiser.step()
         optimiser.zero_grad()
     return loss.item()
-
-
-def _exchange(model: GPT2LMHeadModel, loss: Tensor, processes: Processes) -> Tensor:
-    """Sum gradients and loss over processes, in one message; the summed loss."""
-    if processes.count == 1:
-        return loss
-    parameters = list(model.parameters())
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = summed(torch.cat([*(g.flatten() for g in gradients), loss[None]]), processes)
-    sizes = [p.numel() for p in parameters]
-    *parts, loss_1 = flat.split([*sizes, 1])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.grad = part.view_as(parameter)
-    return loss_1[0]
 
 
 @contextmanager

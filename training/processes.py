@@ -1,5 +1,6 @@
 """The processes of a run: set up by accelerate as torchrun (or `accelerate launch`) says, one device each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,3 +43,24 @@ def summed(values_N: torch.Tensor, processes: Processes) -> torch.Tensor:
         return values_N
     torch.distributed.all_reduce(values_N)  # accelerate's `reduce` would copy them first
     return values_N
+
+
+def sum_gradients(
+    parameters: Sequence[torch.nn.Parameter], tally: torch.Tensor, processes: Processes
+) -> torch.Tensor:
+    """Sum gradients and a tally (N,) over processes, in one message (docs/decisions.md); the summed tally.
+
+    A parameter without a gradient gets zeros.
+    """
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    if processes.count == 1:
+        return tally
+    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None] + [tally])
+    flat = summed(flat, processes)
+    start = 0
+    for parameter in parameters:
+        parameter.grad = flat[start : start + parameter.numel()].view_as(parameter)
+        start += parameter.numel()
+    return flat[start:]

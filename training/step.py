@@ -10,7 +10,7 @@ import torch
 from training.config import OptimConfig
 from training.losses import PARTS, Batch, Objective
 from training.optimisation import TrainingState
-from training.processes import Processes, summed
+from training.processes import Processes, sum_gradients
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def take_step(
     for batch in batches:
         if len(batch):
             tally += _add_gradients(objective, batch, n_labels, parameters, scaler)
-    tally = _exchange(parameters, tally, processes)
+    tally = sum_gradients(parameters, tally, processes)
     for optimizer in optimizers:
         scaler.unscale_(optimizer)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, optim.clip_norm))
@@ -106,21 +106,3 @@ def _gradients(
         if "can't allocate memory" in str(error):  # what the CPU's allocator says
             return None
         raise
-
-
-def _exchange(
-    parameters: list[torch.nn.Parameter], tally: torch.Tensor, processes: Processes
-) -> torch.Tensor:
-    """Sum gradients and tally over processes, in one message (docs/decisions.md); the summed tally."""
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    if processes.count == 1:
-        return tally
-    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None] + [tally])
-    flat = summed(flat, processes)
-    start = 0
-    for parameter in parameters:
-        parameter.grad = flat[start : start + parameter.numel()].view_as(parameter)
-        start += parameter.numel()
-    return flat[start:]
