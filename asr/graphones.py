@@ -84,6 +84,10 @@ class GraphoneModel:
         for number, graphone in enumerate(graphones):
             place = self._by_letters.setdefault(graphone.letters, [])
             place.append((chr(FIRST_SYMBOL + number), graphone))
+        self._alone = {  # a letter's phones where they are for itself
+            letters: next((graphone.phones for _, graphone in choices if graphone.phones), ())
+            for letters, choices in self._by_letters.items()
+        }
         self._fallback = next(g.phones for g in graphones if g.phones)
         self._counts = _counts(contexts[""])  # without a context
         self._followers = lru_cache(maxsize=CACHED)(_counts)
@@ -118,9 +122,7 @@ class GraphoneModel:
         letters = "".join(letter for letter in word if letter in self._by_letters)
         if len(letters) <= LONGEST and (phones := self._best(letters)):
             return phones
-        alone = (self._by_letters[letter] for letter in letters)
-        loud = (next((g.phones for _, g in choices if g.phones), ()) for choices in alone)
-        return tuple(phone for phones in loud for phone in phones) or self._fallback
+        return tuple(phone for letter in letters for phone in self._alone[letter]) or self._fallback
 
     def _best(self, letters: str) -> tuple[str, ...]:
         """Viterbi search over contexts, `BEAM` of them at each letter; empty for no letters."""

@@ -89,6 +89,8 @@ def main() -> None:
     tuned = _weighted(base, args.weights) if args.weights else {}
     tuned = {name: tuned.get(name) or _tuned(make, dev, base, name) for name, make in makers.items()}
     decoders = {name: makers[name](settings) for name, settings in tuned.items()}
+    for decode in decoders.values():
+        decode(test.log_probs[0])  # compiles what making it has not
     rows = _side_by_side(decoders, test)
     flat = _flat(tokenizer.vocab_size, test.log_probs[0].shape[1], transcriber.frame_s)
     for name, decode in decoders.items():

@@ -19,6 +19,11 @@ TEXTS = ("a be", "see", "dodo a", "eye")
 SETTINGS = DecodingSettings(pronunciation_weight=0.4)
 
 
+class AnyWord(Spoken):
+    def of(self, word: str) -> tuple[tuple[int, ...], ...]:
+        return super().of("dodo" if word.startswith("dodo") else word)
+
+
 def found() -> list[Hypothesis]:
     return [
         Hypothesis(text, Scores(-3.0 - place, ngram=-2.0, hotwords=1.0, length=0.5))
@@ -75,6 +80,19 @@ def test_hopeless_texts_are_not_pronounced() -> None:
     far = Hypothesis("dodo dodo", Scores(-35.0))
     texts = [h.text for h in rescored([*found(), far], phones_TP, Spoken(), SETTINGS)]
     assert sorted(texts) == sorted(TEXTS)
+
+
+def test_of_texts_with_endless_words_only_the_best_is_pronounced() -> None:
+    phones_TP = random_log_probs(20, 8, seed=4)
+    longest = 50 * "do"
+    noise = [Hypothesis(f"a {longest}{end}", Scores(-1.0 - place)) for place, end in enumerate(("a", "be"))]
+    known = Hypothesis(f"see {longest}", Scores(-1.5))
+
+    def texts(*hypotheses: Hypothesis) -> set[str]:
+        return {h.text for h in rescored([*hypotheses], phones_TP, AnyWord(), SETTINGS)}
+
+    assert texts(*noise, *found()) == {noise[0].text, *TEXTS}
+    assert texts(found()[0], *noise, known) == {TEXTS[0], known.text}
 
 
 def test_without_a_weight_nothing_changes() -> None:

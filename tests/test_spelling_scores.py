@@ -112,3 +112,17 @@ def test_a_separator_between_words_is_refused() -> None:
     tokenizer = ScriptedTokenizer("_", "a", "b")
     with pytest.raises(ValueError, match="separator"):
         NativeBeamDecoder(tokenizer, None, SETTINGS).score(random_log_probs(0, 2, 4), ["a"])
+
+
+def test_words_of_hundreds_of_letters_and_many_of_them() -> None:
+    """As over noise: more than the first room holds, with beginnings in common, and words after them."""
+    tokenizer = ScriptedTokenizer("_a", "_b", "a", "b", "ab", "ba")
+    spelling = ExactSpelling(tokenizer.pieces)
+    rng = np.random.default_rng(3)
+    begin = "".join(rng.choice(["a", "b"], 250))
+    words = [begin + "".join(rng.choice(["a", "b"], rng.integers(1, 60))) for _ in range(60)]
+    texts = [*words, *(f"{word} a" for word in words[:30]), *(f"b {word} ab" for word in words[:30]), begin]
+    log_probs = random_log_probs(3, 330, tokenizer.vocab_size, 1.0)
+    together = spelling.logps(log_probs, texts)
+    assert together.min() > -2000
+    assert together.tolist() == [spelling.logps(log_probs, [text])[0] for text in texts]

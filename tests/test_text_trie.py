@@ -20,4 +20,8 @@ def test_every_text_is_the_words_down_to_its_last(texts: list[str]) -> None:
         assert len(above) == depth - 1
         paths.append((*above, words[word]))
     assert len(set(paths)) == len(paths)  # each beginning once
+    for place, path in enumerate(paths):
+        later = [other for other in paths[place + 1 :] if other[:-1] == path[:-1]]
+        assert all(path < other for other in later)  # in alphabetical order
+        assert (paths[trie.beside[place]] if trie.beside[place] >= 0 else None) == (min(later, default=None))
     assert [paths[i] if i >= 0 else () for i in trie.last] == [tuple(text.split()) for text in texts]

@@ -16,9 +16,13 @@ from asr.decoding.options import PRONUNCIATION_NBEST, DecodingSettings
 from asr.decoding.posteriors import phones_divided
 from asr.decoding.pronunciation_scores import Pronouncing, trie_logps
 from asr.decoding.result import ACOUSTIC, PRONUNCIATION, totals_of
+from asr.decoding.text_arrays import longest_words
 from asr.decoding.text_trie import TextTrie, text_trie
 
 HOPELESS = 30.0  # below beam search's best: such texts end in the beginning of a word, as a rule
+LONGEST_WORD = (
+    100  # letters; over noise beam search writes longer ones, of which no two texts need be compared
+)
 
 
 def rescored_by_pronunciation(
@@ -65,10 +69,15 @@ def rescored_together(
 
 
 def hopeful(found: Found, settings: DecodingSettings) -> Found:
-    """Those of beam search's list that phones score: the first ones, but for the hopeless."""
+    """Those of beam search's list that phones score: the first ones, but for the hopeless.
+
+    found: best first. Texts with a word that is longer than any are left out, unless it is the best.
+    """
     totals_X = totals_of(found.parts_X6)
     best_X = totals_X[: settings.pronunciation_nbest or PRONUNCIATION_NBEST]
-    return at_places(found, np.flatnonzero(best_X >= totals_X.max() - HOPELESS))
+    kept_X = best_X >= totals_X.max() - HOPELESS
+    kept_X[1:] &= longest_words(found.texts)[1 : len(best_X)] <= LONGEST_WORD
+    return at_places(found, np.flatnonzero(kept_X))
 
 
 def both_heard(

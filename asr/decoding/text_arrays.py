@@ -18,7 +18,7 @@ from asr.decoding.jit import inner_kernel, kernel
 
 _UTF_32 = f"utf-32-{sys.byteorder[0]}e"
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no letter is forgotten
-_LINE_FEED = np.uint32(ord("\n"))
+_SPACE, _LINE_FEED = np.uint32(ord(" ")), np.uint32(ord("\n"))
 
 
 class Texts(NamedTuple):
@@ -72,6 +72,13 @@ def joined(texts: Texts, others: Texts) -> Texts:
     known = room_for(len(texts.first) + len(others.first) - 2, len(texts.points) + len(others.points))
     n = _join(texts, others, known)
     return numbered(known, n)
+
+
+def longest_words(texts: Texts) -> NDArray[np.int64]:
+    """(X,): letters of each text's longest word."""
+    longest_X = np.zeros(len(texts.first) - 1, np.int64)
+    _measure_words(texts, longest_X)
+    return longest_X
 
 
 def room_for(n_texts: int, n_points: int) -> Numbered:
@@ -158,6 +165,16 @@ def _pick(
 
 
 @kernel
+def _measure_words(texts: Texts, longest_X: NDArray[np.int64]) -> None:
+    for i in range(len(longest_X)):
+        length = longest = 0
+        for place in range(texts.first[i], texts.first[i + 1]):
+            length = 0 if texts.points[place] == _SPACE else length + 1
+            longest = max(longest, length)
+        longest_X[i] = longest
+
+
+@kernel
 def _settle_ties(texts: Texts, totals_X: NDArray[np.float64], order: NDArray[np.int64]) -> None:
     """Neighbours in the order with equal totals are put in alphabetical order."""
     for j in range(1, len(order)):
@@ -165,7 +182,7 @@ def _settle_ties(texts: Texts, totals_X: NDArray[np.float64], order: NDArray[np.
         while (
             place > 0
             and totals_X[order[place - 1]] == totals_X[text]
-            and _before(texts, text, order[place - 1])
+            and comes_before(texts, text, order[place - 1])
         ):
             order[place] = order[place - 1]
             place -= 1
@@ -173,7 +190,7 @@ def _settle_ties(texts: Texts, totals_X: NDArray[np.float64], order: NDArray[np.
 
 
 @inner_kernel
-def _before(texts: Texts, a: int, b: int) -> bool:
+def comes_before(texts: Texts | Numbered, a: int, b: int) -> bool:
     """Whether text a comes before text b in a dictionary."""
     first_a, first_b = texts.first[a], texts.first[b]
     length_a, length_b = texts.first[a + 1] - first_a, texts.first[b + 1] - first_b

@@ -10,18 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.jit import inner_kernel, kernel
-from asr.decoding.text_arrays import Numbered, Texts, number_of, numbered, room_for
+from asr.decoding.text_arrays import Numbered, Texts, comes_before, number_of, numbered, room_for
 
 _WORD, _ABOVE, _BELOW, _BESIDE = range(4)  # rows of the links between nodes, of which 0 is the root
 _SPACE = np.uint32(ord(" "))
 
 
 class TextTrie(NamedTuple):
-    """Its words in depth-first order."""
+    """Its words in depth-first order, those after the same words in alphabetical order."""
 
     words: Texts  # the different ones
     depth: NDArray[np.int64]  # (N,) of each word, from 1
     word: NDArray[np.int64]  # (N,) 0..W-1
+    beside: NDArray[np.int64]  # (N,) place of the next word after the same words, or -1
     last: NDArray[np.int64]  # (X,) place of each text's last word among the N; -1 for a text without words
 
 
@@ -31,10 +32,10 @@ def text_trie(texts: Texts) -> TextTrie:
     most = (len(texts.points) + n_texts) // 2 + 1  # words that so many letters may be
     known = room_for(most, len(texts.points))
     links = np.empty((4, most + 1), np.int64)
-    numbers, depth, word = (np.empty(most, np.int64) for _ in range(3))
+    numbers, depth, word, beside, order = (np.empty(most, np.int64) for _ in range(5))
     first, last = np.zeros(n_texts + 1, np.int64), np.empty(n_texts, np.int64)
-    n_words, n = _plant(texts, known, numbers, first, links, depth, word, last)
-    return TextTrie(numbered(known, n_words), depth[:n], word[:n], last)
+    n_words, n = _plant(texts, known, numbers, first, order, links, depth, word, beside, last)
+    return TextTrie(numbered(known, n_words), depth[:n], word[:n], beside[:n], last)
 
 
 def text_logps(
@@ -63,15 +64,17 @@ def _plant(
     known: Numbered,
     numbers: NDArray[np.int64],
     first: NDArray[np.int64],
+    ranks: NDArray[np.int64],
     links: NDArray[np.int64],
     depth: NDArray[np.int64],
     word: NDArray[np.int64],
+    beside: NDArray[np.int64],
     last: NDArray[np.int64],
 ) -> tuple[int, int]:
     """Fills in the trie. Returns the number of different words, and that of the trie's.
 
-    numbers: room for the words of all texts; first: (X + 1,) where each text's begin; links: (4, words + 1)
-    room.
+    numbers: room for the words of all texts, ranks: the same; first: (X + 1,) where each text's begin; links:
+    (4, words + 1) room.
     """
     n_words = n = 0
     for i in range(len(last)):
@@ -85,16 +88,37 @@ def _plant(
                 n += 1
             begin = place + 1
         first[i + 1] = n
-    return n_words, depth_first(numbers, first, links, depth, word, last)
+    rank_words(known, n_words, depth, ranks)
+    return n_words, depth_first(numbers, first, ranks, links, depth, word, beside, last)
+
+
+@inner_kernel
+def rank_words(known: Numbered, n: int, order: NDArray[np.int64], ranks: NDArray[np.int64]) -> None:
+    """Writes the alphabetical rank of each of n words. order: room."""
+    for word in range(n):
+        low, high = 0, word
+        while low < high:
+            middle = (low + high) >> 1
+            if comes_before(known, word, order[middle]):
+                high = middle
+            else:
+                low = middle + 1
+        for place in range(word, low, -1):
+            order[place] = order[place - 1]
+        order[low] = word
+    for rank in range(n):
+        ranks[order[rank]] = rank
 
 
 @inner_kernel
 def depth_first(
     numbers: NDArray[np.int64],
     first: NDArray[np.int64],
+    ranks: NDArray[np.int64],
     links: NDArray[np.int64],
     depth: NDArray[np.int64],
     word: NDArray[np.int64],
+    beside: NDArray[np.int64],
     last: NDArray[np.int64],
 ) -> int:
     """Fills in the trie, and returns the number of its words.
@@ -106,14 +130,18 @@ def depth_first(
     for i in range(len(last)):
         node = 0
         for k in range(first[i], first[i + 1]):
-            below = links[_BELOW, node]
-            while below and links[_WORD, below] != numbers[k]:
-                below = links[_BESIDE, below]
-            if not below:
+            before, below = 0, links[_BELOW, node]
+            while below and ranks[links[_WORD, below]] < ranks[numbers[k]]:
+                before, below = below, links[_BESIDE, below]
+            if not below or links[_WORD, below] != numbers[k]:
                 n += 1
-                below = n
                 links[_WORD, n], links[_ABOVE, n], links[_BELOW, n] = numbers[k], node, 0
-                links[_BESIDE, n], links[_BELOW, node] = links[_BELOW, node], n
+                links[_BESIDE, n] = below
+                if before:
+                    links[_BESIDE, before] = n
+                else:
+                    links[_BELOW, node] = n
+                below = n
             node = below
         last[i] = node
     node, level, size = links[_BELOW, 0], 1, 0
@@ -129,4 +157,6 @@ def depth_first(
         node = links[_BESIDE, node]
     for i in range(len(last)):
         last[i] = links[_WORD, last[i]] if last[i] else -1
+    for node in range(1, n + 1):
+        beside[links[_WORD, node]] = links[_WORD, links[_BESIDE, node]] if links[_BESIDE, node] else -1
     return n
