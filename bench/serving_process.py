@@ -13,9 +13,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,8 @@ from bench.server_process import Server
 from training.manifest import Utterance, read_bytes
 
 START_S = 120.0
+POLL_S = 0.1  # between two questions whether a server is ready: each takes time from one that is starting
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 BATCH = 16  # recordings that the bare Transcriber hears at once
 
 
@@ -45,6 +47,19 @@ class Served:
     def memory_mib(self) -> float:
         """Of the process and those that it started, now; memory that they share counts for each."""
         return round(Server("", self.pid).memory_mib())
+
+    def cpu_s(self) -> float:
+        """Seconds of CPU that the process and those that it started, and that still run, have taken."""
+        return sum(_cpu_ticks(stat, self.pid) for stat in Path("/proc").glob("[0-9]*/stat")) / TICKS_PER_S
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Lets them run; before and after, they stand still and take nothing from others."""
+        os.killpg(self.pid, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            os.killpg(self.pid, signal.SIGSTOP)
 
 
 @asynccontextmanager
@@ -69,34 +84,48 @@ async def serve(name: str, bundle: Path, settings: Mapping[str, str] | None = No
             while await status_of(port, path) != 200:
                 if process.poll() is not None or time.perf_counter() - started > START_S:
                     raise RuntimeError(f"{name} did not start")
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(POLL_S)
             yield Served(name, port, process.pid, round(time.perf_counter() - started, 2))
         finally:
             process.terminate()
+            os.killpg(process.pid, signal.SIGCONT)
             process.wait()
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # LitServe leaves its workers behind
 
 
-def bare_throughput(bundle: Path, chosen: Sequence[Utterance], decoder: str) -> float:
-    """Recordings a second of the Transcriber alone: batches of like lengths, a thread per core."""
-    torch.set_num_threads(1)
-    transcriber = Transcriber.load(bundle, "cpu")
-    options = DecodingOptions(decoder)  # type: ignore[arg-type]
-    ordered = sorted(chosen, key=lambda utterance: utterance.duration_s)
-    batches = [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]
-    recordings = [[read_bytes(utterance) for utterance in batch] for batch in batches]
+class Bare:
+    """The Transcriber alone: batches of recordings of like lengths, a thread per core."""
 
-    def work(batch: list[bytes]) -> int:
+    def __init__(self, bundle: Path, chosen: Sequence[Utterance]) -> None:
+        torch.set_num_threads(1)
+        self._transcriber = Transcriber.load(bundle, "cpu")
+        ordered = sorted(chosen, key=lambda utterance: utterance.duration_s)
+        batches = [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]
+        # The longest first: no thread is left with them at the end.
+        self._recordings = [[read_bytes(utterance) for utterance in batch] for batch in batches[::-1]]
+
+    def run(self, decoder: str) -> tuple[float, float]:
+        """Seconds for all recordings, and of CPU."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            started, worked = time.perf_counter(), time.process_time()
+            list(pool.map(partial(self._transcribe, DecodingOptions(decoder)), self._recordings))  # type: ignore[arg-type]
+            return time.perf_counter() - started, time.process_time() - worked
+
+    def _transcribe(self, options: DecodingOptions, batch: Sequence[bytes]) -> int:
+        transcriber = self._transcriber
         prepared = [transcriber.prepare(recording).for_decoder(options.decoder) for recording in batch]
         heard = transcriber.listen_batch(prepared)
         return sum(len(transcriber.decode(posteriors, options).text) for posteriors in heard)
 
-    work(recordings[0][:2])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        started = time.perf_counter()
-        list(pool.map(work, recordings[::-1]))  # the longest first: no thread is left with them at the end
-        return round(len(ordered) / (time.perf_counter() - started), 2)
+
+def _cpu_ticks(stat: Path, group: int) -> int:
+    """Of a process of the group, user's and system's; 0 for all others, and when it is gone."""
+    try:
+        fields = stat.read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12]) if int(fields[2]) == group else 0
 
 
 def _free_port() -> int:
