@@ -22,6 +22,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from asr.audio import AudioFile, Samples, count_channels, read_pieces
 from asr.errors import AudioError
 from asr.raw_audio import RawAudio
@@ -30,6 +32,8 @@ HEAD = struct.Struct("<I")
 ANSWER = struct.Struct("<cI")
 MAX_MEMORY = 3 * 1024**3  # bytes of address space; libraries take half a gigabyte of it
 MESSAGE = 1024 * 1024  # bytes, 16 s
+SENT_AHEAD = 512 * 1024  # bytes that the other side need not have taken yet, as far as the system allows
+MOST_PARTS = 512  # that the system takes at once
 KEPT_MEMORY = 32 * 1024**2  # bytes that recordings may leave behind: asked for again, they cost time
 
 
@@ -39,6 +43,7 @@ def main(fd: int) -> None:
     gc.freeze()  # modules are not looked through again and again
     usual = _resident() if trim is not None else 0
     with socket.socket(fileno=fd) as link:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_AHEAD)
         while (request := _request(link)) is not None:
             _serve(link, *request)
             del request
@@ -89,7 +94,7 @@ def _serve(link: socket.socket, asked: dict[str, Any], content: BinaryIO) -> Non
 
             pieces = read_pieces(file, max_duration_s=asked["max_duration_s"], on_claim=on_claim)
             for samples in _gathered(pieces):
-                _answer(link, b"S", samples)
+                _answer(link, b"S", *samples)
             _answer(link, b"E", b"0")
         except BrokenPipeError:
             sys.exit(0)
@@ -99,23 +104,33 @@ def _serve(link: socket.socket, asked: dict[str, Any], content: BinaryIO) -> Non
             _answer(link, b"X", json.dumps(["", repr(error)]).encode())
 
 
-def _gathered(pieces: Iterator[Samples]) -> Iterator[bytes]:
+def _gathered(pieces: Iterator[Samples]) -> Iterator[list[memoryview]]:
     """In few messages: each wakes the other side up."""
-    found = bytearray()
+    found: list[memoryview] = []
+    n_bytes = 0
     for piece in pieces:
-        found += piece.tobytes()
-        if len(found) >= MESSAGE:
-            yield bytes(found)
-            found.clear()
+        if not len(piece):
+            continue
+        found.append(np.ascontiguousarray(piece).data.cast("B"))
+        n_bytes += piece.nbytes
+        if n_bytes >= MESSAGE:
+            yield found
+            found, n_bytes = [], 0
     if found:
-        yield bytes(found)
+        yield found
 
 
-def _answer(link: socket.socket, kind: bytes, content: bytes) -> None:
-    head = ANSWER.pack(kind, len(content))
-    sent = link.sendmsg([head, content])
-    if sent < len(head) + len(content):
-        link.sendall((head + content)[sent:])
+def _answer(link: socket.socket, kind: bytes, *parts: bytes | memoryview) -> None:
+    """One message, sent from where its parts lie."""
+    left = [memoryview(part) for part in (ANSWER.pack(kind, sum(map(len, parts))), *parts)]
+    while left:
+        sent, whole = link.sendmsg(left[:MOST_PARTS]), 0
+        while whole < len(left) and sent >= len(left[whole]):
+            sent -= len(left[whole])
+            whole += 1
+        del left[:whole]
+        if left:
+            left[0] = left[0][sent:]
 
 
 def received(link: socket.socket, size: int) -> bytearray:

@@ -20,7 +20,12 @@ _FLOOR = 1e-14  # power of nothing at all
 
 def is_silent(samples: NDArray[np.float32]) -> bool:
     """Whether 16 kHz mono samples, in -1..1, hold nothing, or only noise as steady as a fan's."""
-    return not len(samples) or float(np.abs(samples).max()) < SILENCE_PEAK or _is_steady(samples)
+    return not len(samples) or _peak(samples) < SILENCE_PEAK or _is_steady(samples)
+
+
+def _peak(samples: NDArray[np.float32]) -> float:
+    """Without a copy of them all."""
+    return max(float(samples.max()), -float(samples.min()))
 
 
 def _is_steady(samples: NDArray[np.float32]) -> bool:

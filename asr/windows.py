@@ -130,8 +130,9 @@ class _Buffer:
                 break
             read.append(piece)
             n_samples += len(piece)
-        if len(read) > 1:
-            self.samples = np.concatenate(read)
+        found = [piece for piece in read if len(piece)]
+        if found:
+            self.samples = found[0] if len(found) == 1 else np.concatenate(found)
         return n_samples >= size
 
     def take(self, size: int) -> Samples:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -101,7 +102,9 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "X-API-Key", REQUEST_ID_HEADER],
             expose_headers=[REQUEST_ID_HEADER, "Retry-After", "Location"],
         )
-    endpoints = {*app.openapi()["paths"], STREAM_PATH}
+    endpoints = {STREAM_PATH}
+    for one in (router, openai_router, jobs_router):
+        endpoints |= {route.path for route in one.routes if isinstance(route, APIRoute)}
     if traces is not None:
         app.add_middleware(TracedRequests, traces=traces, endpoints=endpoints)
     app.add_middleware(RequestContext, metrics=metrics, endpoints=endpoints)

@@ -12,13 +12,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from asr.decoding.options import DECODERS, MAX_NBEST, DecodingOptions
 from asr.errors import AsrError
 from service.errors import SettingsError
-from service.memory import bound_caches
+from service.memory import bound_caches, made_for_good
 from service.settings import Settings, load_settings
 
 MAX_PATH_CHARS = 4096  # longer arguments of lm-doctor are texts
@@ -100,21 +101,33 @@ def _add_lm_flags(parser: argparse.ArgumentParser) -> None:
 
 def _serve(_: argparse.Namespace) -> int:
     """Serve until stopped; 1 when the bundle cannot be served."""
+    settings = load_settings()
+    with ExitStack() as until_loaded:
+        until_loaded.enter_context(made_for_good())  # libraries are among it
+        return _run_server(settings, until_loaded)
+
+
+def _run_server(settings: Settings, until_loaded: ExitStack) -> int:
+    """until_loaded: closed as soon as the models are there, or cannot be loaded."""
     import uvicorn
 
     from service.app import create_app
     from service.logs import set_up_logs
     from service.server import Server
+    from service.speech import Speech, load_speech
 
-    settings = load_settings()
     failures: list[Exception] = []
+
+    def load(settings: Settings) -> Speech:
+        with until_loaded:
+            return load_speech(settings)
 
     def stop(error: Exception) -> None:
         failures.append(error)
         server.should_exit = True
 
     set_up_logs(settings.log_level)
-    app = create_app(settings, on_load_failure=stop)
+    app = create_app(settings, load, on_load_failure=stop)
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -71,6 +71,7 @@ class Workshop:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="speech")
         self._waiting: dict[str, list[_Entry]] = {stage.name: [] for stage in stages}
         self._running: dict[str, int] = {stage.name: 0 for stage in stages}
+        self._queued = {stage.name: metrics.queued.labels(stage.name) for stage in stages}
         self._batches: set[asyncio.Future[Any]] = set()
         self._woken = False
 
@@ -189,7 +190,7 @@ class Workshop:
 
     def _show(self) -> None:
         for name, queue in self._waiting.items():
-            self._metrics.queued.labels(name).set(len(queue))
+            self._queued[name].set(len(queue))
 
 
 def choose_batch(queue: Sequence[_Entry], stage: Stage[Any, Any], share: int) -> list[_Entry]:

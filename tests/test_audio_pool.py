@@ -2,15 +2,18 @@
 
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from asr.audio import SAMPLE_RATE, AudioFile, count_channels, read_pieces
+from asr.audio_worker import ANSWER, _answer, received
 from asr.errors import AudioTooLongError, EmptyAudioError, UnreadableAudioError
 from asr.raw_audio import RawAudio
 from service.audio_pool import AudioPool
@@ -126,3 +129,16 @@ def test_a_recording_given_up_half_way_leaves_no_process_busy() -> None:
     pool.close()
     assert len(samples_of(pool, WAV)) == 2 * SAMPLE_RATE
     assert not pool._idle  # a closed pool keeps nobody
+
+
+def test_samples_in_more_parts_than_the_system_takes_at_once_all_arrive() -> None:
+    """A recording whose format changes all the time comes in pieces of a few samples."""
+    pieces = [np.full(3, number, np.float32) for number in range(5000)]
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ThreadPoolExecutor(1) as other:
+        sending = other.submit(_answer, theirs, b"S", *(piece.data.cast("B") for piece in pieces))
+        kind, size = ANSWER.unpack(received(ours, ANSWER.size))
+        found = np.frombuffer(received(ours, size), np.float32)
+        sending.result()
+    assert kind == b"S"
+    np.testing.assert_array_equal(found, np.concatenate(pieces))

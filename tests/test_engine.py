@@ -2,13 +2,16 @@
 
 import asyncio
 import io
+import threading
 from collections.abc import Awaitable, Callable
 
 import numpy as np
 import pytest
 
 from asr.decoding.options import DecodingOptions
+from asr.decoding.result import NBest
 from asr.errors import EmptyAudioError
+from asr.recording import Posteriors
 from service.engine import Engine
 from service.errors import BusyError, CallerLeftError, StoppingError, TimedOutError
 from service.metrics import Metrics
@@ -96,6 +99,30 @@ def test_recordings_are_read_while_all_threads_are_at_work(closed: ScriptedSpeec
 
     on_engine(check, closed, Settings(workers=1), metrics)
     assert closed.batches == [[1.0], [2.0]]
+
+
+def test_searching_greedily_takes_no_thread_where_the_recording_is_short() -> None:
+    """Handing it to one takes longer. Passages of a long recording may be longer, and so is a beam search."""
+    threads: list[int] = []
+
+    class Noting(ScriptedSpeech):
+        def search(
+            self, posteriors: Posteriors, options: DecodingOptions, *, deadline: float | None = None
+        ) -> NBest:
+            threads.append(threading.get_ident())
+            return super().search(posteriors, options, deadline=deadline)
+
+    async def check(engine: Engine) -> None:
+        for seconds, options in ((1, GREEDY), (1, DecodingOptions("beam_lm")), (40, GREEDY)):
+            hum = 0.1 * np.sin(np.arange(16000 * seconds, dtype=np.float32))
+            await engine.transcribe(io.BytesIO(wav_bytes(hum)), options)
+
+    metrics = on_engine(check, Noting())
+    on_loop = [thread == threading.get_ident() for thread in threads]
+    assert on_loop[:2] == [True, False]
+    assert len(on_loop) > 2
+    assert not any(on_loop[2:])
+    assert value(metrics, "asr_decoders_total", asked="greedy", used="greedy") == 2
 
 
 def test_a_list_with_a_budget_of_its_own_is_rescored_alone(closed: ScriptedSpeech) -> None:

@@ -1,8 +1,12 @@
 """Memory does not grow with the lengths of the recordings that a process has heard."""
 
+import gc
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+from service.memory import made_for_good
 
 ROOT = Path(__file__).resolve().parents[1]
 MANY_SHAPES = """
@@ -29,3 +33,25 @@ def test_no_kernels_are_kept_for_every_length() -> None:
     command = [sys.executable, "-c", MANY_SHAPES]
     output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert int(output.splitlines()[-1]) < 2**20
+
+
+def test_what_is_made_for_good_is_not_looked_through() -> None:
+    gc.collect()
+    try:
+        with made_for_good():
+            assert not gc.isenabled()
+            kept = [[] for _ in range(10_000)]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > len(kept)
+        assert len(gc.get_objects()) < len(kept)
+    finally:
+        gc.unfreeze()
+
+
+def test_the_collector_goes_on_after_a_failure() -> None:
+    try:
+        with suppress(ZeroDivisionError), made_for_good():
+            raise ZeroDivisionError
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
