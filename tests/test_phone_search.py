@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from asr.decoding import phone_state
 from asr.decoding.arpa import read_model
 from asr.decoding.array_ngram import ArrayNgram
 from asr.decoding.mixed_ngram import MixedNgram
@@ -130,6 +131,14 @@ def test_equals_the_sum_over_all_paths(with_lm: bool, lm: ArrayNgram) -> None:
                 int(rng.integers(2**31)), int(rng.integers(0, 6)), 5, rng.uniform(0, 4)
             )
             assert_equal(decoder, log_probs, written_down(log_probs, model, settings))
+
+
+def test_answers_of_the_ngram_may_be_forgotten(lm: ArrayNgram, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phone_state, "_ANSWERS", 2)
+    decoder = PhoneBeamDecoder(LEXICON, lm, UNPRUNED)
+    for seed in range(6):
+        log_probs = random_log_probs(seed, 5, 5)
+        assert_equal(decoder, log_probs, written_down(log_probs, lm, UNPRUNED))
 
 
 def test_labels_below_the_least_are_not_tried(lm: ArrayNgram) -> None:

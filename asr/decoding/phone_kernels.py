@@ -27,6 +27,7 @@ from asr.decoding.lexicon_tree import ROOT
 from asr.decoding.phone_state import (
     N_BINS,
     UNMADE,
+    Asked,
     PhoneBeam,
     PhoneSearch,
     PhoneWorkspace,
@@ -121,8 +122,32 @@ def first_labels(
     return n, most
 
 
-@inner_kernel
-def end_words(search: PhoneSearch, beam: PhoneBeam, i: int, history: WordHistory, n_entries: int) -> int:
+@step_kernel
+def ask(
+    search: PhoneSearch, asked: Asked, contexts: NDArray[np.int64], before: int, word: int, after: int
+) -> float:
+    """log10 P(word | context `before`) of the n-gram; writes context `after`."""
+    if search.weights.has_mixture:
+        return advance(search, contexts[before], word, contexts[after])
+    size = contexts.shape[1]
+    longest = size - 1
+    while longest > 0 and contexts[before, longest] < 0:
+        longest -= 1
+    context = contexts[before, longest] * size + longest  # whose shorter ones follow from it
+    key = np.uint64(context) * _OTHER_FACTOR + np.uint64(word) * _FACTOR
+    place = np.int64(key >> np.uint64(20)) & (len(asked.word) - 1)
+    if asked.word[place] != word or asked.context[place] != context:
+        asked.logp[place] = advance(search, contexts[before], word, asked.after[place])
+        asked.word[place], asked.context[place] = word, context
+    for k in range(size):
+        contexts[after, k] = asked.after[place, k]
+    return float(asked.logp[place])
+
+
+@step_kernel
+def end_words(
+    search: PhoneSearch, beam: PhoneBeam, i: int, history: WordHistory, n_entries: int, asked: Asked
+) -> int:
     """Makes the entries of a hypothesis whose word ends. Returns the number of all, or _FULL."""
     hypothesis, tree, weights = beam.hypotheses[i], search.tree, search.weights
     first, last = tree.first_word[hypothesis.node], tree.first_word[hypothesis.node + 1]
@@ -140,8 +165,7 @@ def end_words(search: PhoneSearch, beam: PhoneBeam, i: int, history: WordHistory
         entry.hash = before.hash * _FACTOR + np.uint64(word + 1)
         entry.finished = before.finished
         if weights.has_ngram:
-            contexts = history.contexts
-            logp = advance(search, contexts[hypothesis.history], number, contexts[made])
+            logp = ask(search, asked, history.contexts, hypothesis.history, number, made)
             entry.finished += weights.alpha * logp
         entry.factor = math.exp(entry.finished - before.finished - search.words.ahead[hypothesis.node])
         made += 1
@@ -157,6 +181,7 @@ def grow_all(
     work: PhoneWorkspace,
     history: WordHistory,
     n_entries: int,
+    asked: Asked,
     frame: int,
     probs_P: NDArray[np.float64],
 ) -> tuple[int, int]:
@@ -197,7 +222,7 @@ def grow_all(
             hope = total * most_start * math.exp(-words.ahead[node])
             if weights.optimistic and hope < top * least:
                 continue
-            made = end_words(search, beam, i, history, n_entries)
+            made = end_words(search, beam, i, history, n_entries, asked)
             if made == _FULL:
                 return _FULL, n_entries
             n_entries = made
@@ -297,6 +322,7 @@ def search_frames(
     work: PhoneWorkspace,
     history: WordHistory,
     n_entries: int,
+    asked: Asked,
     first_frame: int,
     probs_TP: NDArray[np.float64],
 ) -> tuple[int, int, int, bool]:
@@ -312,7 +338,7 @@ def search_frames(
             only_blank(beam, n, probs_TP[t, BLANK])
             continue
         n_candidates, n_entries = grow_all(
-            search, beam, n, work, history, n_entries, first_frame + t, probs_TP[t]
+            search, beam, n, work, history, n_entries, asked, first_frame + t, probs_TP[t]
         )
         if n_candidates == _FULL:
             return t, n, n_entries, swapped
@@ -335,6 +361,7 @@ def finish(
     n: int,
     history: WordHistory,
     n_entries: int,
+    asked: Asked,
     context: NDArray[np.int64],
     entries: NDArray[np.int64],
     parts: NDArray[np.float64],
@@ -354,7 +381,7 @@ def finish(
             acoustic -= before.finished + weights.beta * (before.n_words + 1)
             acoustic -= search.words.ahead[hypothesis.node]
             if hypothesis.ends == UNMADE:
-                n_entries = end_words(search, beam, i, history, n_entries)
+                n_entries = end_words(search, beam, i, history, n_entries, asked)
             first, n_ends = hypothesis.ends, hypothesis.n_ends
         for e in range(first, first + n_ends):
             entries[size] = e

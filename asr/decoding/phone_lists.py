@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from asr.decoding.jit import inner_kernel, kernel
 from asr.decoding.phone_kernels import finish
-from asr.decoding.phone_state import PhoneBeam, PhoneSearch, WordHistory
+from asr.decoding.phone_state import Asked, PhoneBeam, PhoneSearch, WordHistory
 from asr.decoding.text_arrays import Texts
 
 _SPACE = np.uint32(ord(" "))
@@ -25,6 +25,7 @@ def list_readings(
     n: int,
     history: WordHistory,
     n_entries: int,
+    asked: Asked,
     context: NDArray[np.int64],
     entries: NDArray[np.int64],
     parts: NDArray[np.float64],
@@ -34,7 +35,7 @@ def list_readings(
 
     slots: (H,) free ones are -1.
     """
-    size, kept = finish(search, beam, n, history, n_entries, context, entries, parts), 0
+    size, kept = finish(search, beam, n, history, n_entries, asked, context, entries, parts), 0
     mask = len(slots) - 1
     for r in range(size):
         key = history.entries[entries[r]].hash

@@ -128,7 +128,16 @@ class PhoneBeamDecoder:
                     raise DecodingTimeoutError(f"beam search over phones passed its {deadline_s:g} s")
                 frames_TP = probs_TP[first : first + _FRAMES_AT_ONCE]
                 done, n, n_entries, swapped = phone_kernels.search_frames(
-                    search, room.beam, room.spare, n, room.work, room.history, n_entries, first, frames_TP
+                    search,
+                    room.beam,
+                    room.spare,
+                    n,
+                    room.work,
+                    room.history,
+                    n_entries,
+                    room.asked,
+                    first,
+                    frames_TP,
                 )
                 if swapped:
                     room.beam, room.spare = room.spare, room.beam
@@ -161,7 +170,7 @@ class PhoneBeamDecoder:
         context = np.zeros(self._context_size, np.int64)
         slots = np.full(1 << (2 * most).bit_length(), -1)
         size = phone_lists.list_readings(
-            self._search, room.beam, n, history, n_entries, context, entries, parts, slots
+            self._search, room.beam, n, history, n_entries, room.asked, context, entries, parts, slots
         )
         n_words = history.entries["n_words"][entries[:size]]
         parts_X6 = np.zeros((size, 6))

@@ -45,6 +45,7 @@ ENTRY = np.dtype(
 
 N_BINS = 256
 _FIRST_ENTRIES = 1024
+_ANSWERS = 2048
 _KEPT_ENTRIES = 1 << 15  # of a room that the next search gets, some 3 MB
 _KEPT_CANDIDATES = 1 << 15
 
@@ -92,6 +93,16 @@ class PhoneWorkspace(NamedTuple):
     start_masses: NDArray[np.float64]  # (S,) probability times the first step
 
 
+class Asked(NamedTuple):
+    """What the n-gram last answered; each question has one place. Histories share their latest words, and
+    words their pronunciations: two questions of three were asked before."""
+
+    context: NDArray[np.int64]  # (A,) the longest n-gram of the words before, its length in the lowest bits
+    word: NDArray[np.int64]  # (A,) -1: not asked yet
+    logp: NDArray[np.float64]  # (A,) log10
+    after: NDArray[np.int64]  # (A, context size)
+
+
 class WordHistory(NamedTuple):
     """Finished words, as a tree; entry 0 has none."""
 
@@ -107,6 +118,7 @@ class PhoneRoom:
     spare: PhoneBeam
     work: PhoneWorkspace
     history: WordHistory
+    asked: Asked  # of one n-gram
 
     def begin(self) -> None:
         """Before a search: the beam holds the empty hypothesis."""
@@ -121,7 +133,13 @@ class PhoneRoom:
 def new_room(width: int, n_starts: int, context_size: int) -> PhoneRoom:
     beam, spare = (PhoneBeam(np.zeros(width, HYPOTHESIS), np.zeros(1), np.zeros(1)) for _ in range(2))
     history = longer_history(None, _FIRST_ENTRIES, context_size)
-    return PhoneRoom(beam, spare, new_workspace(8 * width, n_starts), history)
+    asked = Asked(
+        np.zeros(_ANSWERS, np.int64),
+        np.full(_ANSWERS, -1),
+        np.zeros(_ANSWERS),
+        np.zeros((_ANSWERS, context_size), np.int64),
+    )
+    return PhoneRoom(beam, spare, new_workspace(8 * width, n_starts), history, asked)
 
 
 def new_workspace(n_candidates: int, n_starts: int) -> PhoneWorkspace:

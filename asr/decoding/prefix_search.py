@@ -324,8 +324,10 @@ def grow_all(
             token = work.tokens[t]
             if between and token == pieces.separator:
                 continue
+            if hopeless(search, beam, i, token, work, floor - (beam.texts[i].total + frame_V[token])):
+                continue  # even if all paths grew: to add up those that do takes longer than to see that
             logp = paths_that_grow(beam, i, token) + frame_V[token]
-            if logp == _NEVER or hopeless(search, beam, i, token, work, floor - logp):
+            if logp == _NEVER:
                 continue
             first = n
             n = grow(search, beam, i, token, logp, work, n, frame, floor)
