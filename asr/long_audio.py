@@ -1,8 +1,9 @@
 """Recordings of any length to words: stretches, an acoustic pass over each, passages, one transcript.
 
 No language model's context crosses the pause that ends a passage: speakers pause between sentences more than
-inside them, and the models were trained on sentences. Memory does not grow with the recording beyond its
-words: audio is decoded as it is needed, and of a passage nothing is kept but its transcript.
+inside them, and the models were trained on sentences. Where they say that a sentence goes on over the pause,
+its two passages are heard and decoded anew, as one (`asr.sentences`). Memory does not grow with the recording
+beyond its words: audio is decoded as it is needed, and of a passage nothing is kept but its transcript.
 """
 
 import time
@@ -17,6 +18,7 @@ from asr.errors import DecodingTimeoutError
 from asr.joining import Heard, Joiner, Passage
 from asr.merging import merged, shifted
 from asr.recording import Posteriors, Prepared
+from asr.sentences import as_one, fit_together
 from asr.stopwatch import Stopwatch, added_up
 from asr.windows import Stretch, WindowSettings, stretches
 
@@ -33,6 +35,9 @@ class Steps(Protocol):
     def decode(
         self, posteriors: Posteriors, options: DecodingOptions, *, deadline: float | None = None
     ) -> Transcript: ...
+    def goes_on(
+        self, before: Transcript, after: Transcript, pause_s: float, options: DecodingOptions
+    ) -> bool: ...
 
 
 class PieceReader(Protocol):
@@ -132,6 +137,22 @@ class PassageBuilder:
         return Posteriors.of_rows(rows_TC, self._vocab_size, duration_s, timings_ms)
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """A passage's words, while the next passage may still turn out to be the rest of its sentence."""
+
+    stretch: Stretch  # the passage's last
+    start_s: float  # of the passage, from the recording's beginning
+    posteriors: Posteriors
+    transcript: Transcript  # its times count from the passage's beginning; it has one hypothesis at least
+
+    @property
+    def part(self) -> Part:
+        end_s = self.start_s + self.transcript.duration_s
+        words = tuple(shifted(self.transcript.words, self.start_s, end_s))
+        return Part(self.start_s, end_s, replace(self.transcript, words=words))
+
+
 def parts(
     steps: Steps,
     reader: LongReader,
@@ -140,28 +161,61 @@ def parts(
     *,
     deadline: float | None = None,
 ) -> Iterator[Part]:
-    """The recording's parts in order, each as soon as it is decoded.
+    """The recording's parts in order, each as soon as it is decoded and its sentence known not to go on.
 
     Raises AudioError, and DecodingTimeoutError after the deadline, on `time.monotonic`'s clock.
     """
     builder = PassageBuilder(steps, settings)
+    last: Decoded | None = None
     for stretch, prepared in reader:
         if deadline is not None and time.monotonic() >= deadline:
             raise DecodingTimeoutError("the time for decoding is up")
         (heard,) = steps.listen_batch([prepared.for_decoder(options.decoder)])
         for start_s, posteriors in builder.push(stretch, heard):
-            yield part(start_s, steps.decode(posteriors, listed(options), deadline=deadline))
+            if last is not None and not may_go_on(last, stretch, options, settings):
+                yield last.part
+                last = None
+            transcript = steps.decode(posteriors, listed(options), deadline=deadline)
+            one = Decoded(stretch, start_s, posteriors, transcript)
+            if last is not None:
+                if (sentence := continued(steps, last, one, options)) is None:
+                    yield last.part
+                else:
+                    (heard,) = steps.listen_batch([sentence[1].for_decoder(options.decoder)])
+                    transcript = steps.decode(heard, listed(options), deadline=deadline)
+                    one = together(last, one, sentence[0], heard, transcript)
+            last = one
+    if last is not None:
+        yield last.part
+
+
+def may_go_on(before: Decoded, stretch: Stretch, options: DecodingOptions, settings: WindowSettings) -> bool:
+    """Whether the next stretch may be the rest of a passage's sentence. If not, its words are final."""
+    return options.decoder != "greedy" and fit_together(before.stretch, stretch, settings.longest_s)
+
+
+def continued(
+    steps: Steps, before: Decoded, after: Decoded, options: DecodingOptions
+) -> tuple[Stretch, Prepared] | None:
+    """Both passages as one stretch, to be heard and decoded anew; None where they are not one sentence."""
+    if not steps.goes_on(before.transcript, after.transcript, before.stretch.pause_s, options):
+        return None
+    stretch = as_one(before.stretch, after.stretch)
+    return stretch, steps.prepare_samples(stretch.samples)
+
+
+def together(
+    before: Decoded, after: Decoded, stretch: Stretch, posteriors: Posteriors, transcript: Transcript
+) -> Decoded:
+    """Two passages that were heard and decoded as one; their own times were spent, too."""
+    spent = [before.transcript.timings_ms, after.transcript.timings_ms, transcript.timings_ms]
+    transcript = replace(transcript, timings_ms=added_up(spent))
+    return Decoded(stretch, stretch.start / SAMPLE_RATE, posteriors, transcript)
 
 
 def listed(options: DecodingOptions) -> DecodingOptions:
     """The options with a hypothesis at least, which merging needs."""
     return replace(options, nbest=max(options.nbest, 1))
-
-
-def part(start_s: float, transcript: Transcript) -> Part:
-    """A passage's transcript, whose times count from its beginning, in its place."""
-    end_s = start_s + transcript.duration_s
-    return Part(start_s, end_s, replace(transcript, words=tuple(shifted(transcript.words, start_s, end_s))))
 
 
 def whole(

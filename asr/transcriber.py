@@ -50,6 +50,7 @@ from asr.long_audio import LongReader, Part, parts, whole
 from asr.pronunciation import Pronunciations
 from asr.recording import Posteriors, Prepared
 from asr.self_test import self_test
+from asr.sentences import Weights, goes_on
 from asr.silence import is_silent
 from asr.stopwatch import Stopwatch
 from asr.tokenizer import Tokenizer
@@ -299,6 +300,21 @@ class Transcriber:
             lm_text=_text_receipt(found),
             timings_ms=stopwatch.timings_ms,
         )
+
+    def goes_on(
+        self, before: Transcript, after: Transcript, pause_s: float, options: DecodingOptions
+    ) -> bool:
+        """Whether the language models take two passages, with that pause between them, for one sentence.
+
+        Greedy decoding has none.
+        """
+        if options.decoder == "greedy":
+            return False
+        alpha, gamma, lm = self.settings.alpha, 0.0, self.languages.of(options).lm
+        if before.rescoring == after.rescoring == "done":
+            gamma = self.settings.gamma
+            alpha = alpha if self.settings.rescore_alpha is None else self.settings.rescore_alpha
+        return goes_on(before.text, after.text, pause_s, lm, self.gpt2.score, Weights(alpha, gamma))
 
     def check(self, options: DecodingOptions) -> None:
         """Raises OptionsError for what this bundle cannot do: an n-gram that it has not."""

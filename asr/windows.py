@@ -31,6 +31,7 @@ _SILENT_DB = -70.0  # below full scale, at the loudest moment: nothing there can
 _FLOOR_DB = -100.0
 _SKIPPED_S = 1.5  # of quiet at a stretch's beginning or end: longer, and all but the next line's is left out
 _KEPT_S = 0.5
+_CLICK_S = 0.06  # within a pause: no sound of speech is so short between two of them
 _GAIN_S = 0.1  # a pause longer by this is a unit of cost
 _MOST_GAINED = 3.0  # units
 _SKIPPED_DB = 30.0  # below speech: what is left out must be that quiet
@@ -66,6 +67,7 @@ class Stretch:
     overlap: int = 0  # samples shared with the stretch before; 0 where a pause, or nothing, lies between
     continues: bool = False  # the next stretch overlaps this one
     whole: bool = False  # the recording is no longer than this
+    pause_s: float = 0.0  # of quiet around its end, in which it was cut; 0 where it was not cut in a pause
 
     @property
     def end(self) -> int:
@@ -92,9 +94,9 @@ def stretches(pieces: Iterable[Samples], settings: WindowSettings, frame_samples
             buffer.take(quiet)
             start += quiet
             continue
-        keep = 0
+        keep, pause_s = 0, 0.0
         if (pause := next_pause(levels_L, settings, overlap, more=more)) is not None:
-            cut = cut_in(buffer.samples, pause)
+            cut, pause_s = cut_in(buffer.samples, pause), (pause[1] - pause[0]) * LEVEL_S
         elif more:
             cut = longest
             wanted = round(settings.overlap_s * SAMPLE_RATE)
@@ -105,7 +107,7 @@ def stretches(pieces: Iterable[Samples], settings: WindowSettings, frame_samples
         samples = buffer.samples[:cut].copy()
         heard_L = levels_L[: cut // _LEVEL_SAMPLES]
         if keep or overlap or heard_L.max(initial=_FLOOR_DB) >= _SILENT_DB:
-            yield Stretch(samples, start, overlap, continues=keep > 0)
+            yield Stretch(samples, start, overlap, continues=keep > 0, pause_s=pause_s)
         buffer.take(cut - keep)
         start, overlap = start + cut - keep, keep
 
@@ -171,7 +173,7 @@ def next_pause(
     begun: samples at the beginning that belong to the stretch before as well. more: whether the recording
     goes on after the levels; where it does not, nothing but quiet is no stretch.
     """
-    pauses, end = pauses_in(levels_L), len(levels_L)
+    pauses, end = _without_clicks(pauses_in(levels_L)), len(levels_L)
     last = end if more else _end_of_sound(pauses, end) - round(settings.shortest_s / LEVEL_S)
     first = begun // _LEVEL_SAMPLES + round(settings.shortest_s / LEVEL_S)
     fit = {
@@ -181,6 +183,17 @@ def next_pause(
     }
     cuts = cheapest_cuts([(cut, (b - a) * LEVEL_S) for cut, (a, b) in fit.items()], end, settings)
     return fit.get(cuts[0])
+
+
+def _without_clicks(pauses: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Pauses with nothing but a click between them as one."""
+    found: list[tuple[int, int]] = []
+    for a, b in pauses:
+        if found and (a - found[-1][1]) * LEVEL_S <= _CLICK_S:
+            found[-1] = (found[-1][0], b)
+        else:
+            found.append((a, b))
+    return found
 
 
 def cut_in(samples: Samples, pause: tuple[int, int]) -> int:

@@ -14,6 +14,7 @@ FIRST_GUESS: Mapping[str, float] = {
     "search:beam_lm": 0.02,
     "rescoring": 0.02,
     "finish": 0.001,
+    "join": 0.001,  # of long recordings only, and part of no expectation
 }
 GUESS_AUDIO_S = 10.0  # of audio that the first guess counts as
 

@@ -8,14 +8,24 @@ from dataclasses import dataclass, replace
 from asr.audio import SAMPLE_RATE, Source
 from asr.decoding.options import DecoderName, DecodingOptions
 from asr.decoding.result import Transcript
-from asr.long_audio import LongReader, Part, PassageBuilder, PieceReader, listed, part, whole
-from asr.recording import Posteriors
+from asr.long_audio import (
+    Decoded,
+    LongReader,
+    Part,
+    PassageBuilder,
+    PieceReader,
+    listed,
+    may_go_on,
+    together,
+    whole,
+)
+from asr.recording import Posteriors, Prepared
 from asr.windows import Stretch
 from service.admission import Admission, Ticket
 from service.expectation import Expectation, search_of
 from service.metrics import Metrics
 from service.speech import Speech
-from service.stages import Finishing, Hearing, Rescoring, Search, Stages, next_of
+from service.stages import Finishing, Hearing, Joining, Rescoring, Search, Stages, next_of
 from service.traces import Traces
 from service.workshop import Done, Item, Result, Stage, Workshop
 
@@ -86,6 +96,7 @@ class Journey:
         builder = PassageBuilder(speech, speech.windows)
         read = next_of(iter(reader))
         found: list[Part] = []
+        last: Decoded | None = None
         waited_before_s = 0.0
         one = await self._do(stages.read, read, speech.windows.longest_s)
         while one is not None:
@@ -96,14 +107,22 @@ class Journey:
                 self._house.admission.measure(ticket, reader.expected_duration_s)
                 waited_before_s = ticket.waited_s
             self._house.metrics.observe_audio(prepared)
-            hearing = Hearing(speech, prepared.for_decoder(self._options.decoder))
-            heard = await self._do(stages.hear, hearing, prepared.duration_s, size=len(prepared.features))
+            heard = await self._hear(prepared)
             for start_s, posteriors in builder.push(stretch, heard):
-                found.append(part(start_s, await self._decode(posteriors, first=not found)))
-                self._house.admission.progress(ticket, found[-1].end_s, reader.duration_s)
-                if self._on_part is not None:
-                    await asyncio.to_thread(self._on_part, found[-1])
+                if last is not None and not may_go_on(last, stretch, self._options, speech.windows):
+                    found.append(await self._told(last))
+                    last = None
+                transcript = await self._decode(posteriors, first=not found and last is None)
+                newest = Decoded(stretch, start_s, posteriors, transcript)
+                if last is not None:
+                    newest, ended = await self._continued(last, newest)
+                    if ended:
+                        found.append(await self._told(last))
+                last = newest
+                self._house.admission.progress(ticket, last.part.end_s, reader.duration_s)
             one = None if stretch.whole else await self._do(stages.read, read, _length_s(stretch))
+        if last is not None:
+            found.append(await self._told(last))
         if ticket.duration_s is None:
             self._house.admission.measure(ticket, reader.duration_s)
         transcript = whole(
@@ -115,6 +134,32 @@ class Journey:
         self._house.metrics.observe(transcript, ticket.asked, ticket.waited_s)
         self._house.metrics.wait_error.observe(ticket.predicted_s - (ticket.waited_s - waited_before_s))
         return Answer(transcript, ticket.asked, self._degraded, ticket.waited_s)
+
+    async def _hear(self, prepared: Prepared) -> Posteriors:
+        hearing = Hearing(self._speech, prepared.for_decoder(self._options.decoder))
+        return await self._do(
+            self._house.stages.hear, hearing, prepared.duration_s, size=len(prepared.features)
+        )
+
+    async def _continued(self, before: Decoded, after: Decoded) -> tuple[Decoded, bool]:
+        """Both as one where they are one sentence; else the second, and that the first has ended."""
+        joining = Joining(self._speech, before, after, self._options)
+        seconds = after.transcript.duration_s
+        sentence = await self._do(self._house.stages.join, joining, seconds)
+        if sentence is None:
+            return after, True
+        stretch, prepared = sentence
+        heard = await self._hear(prepared)
+        transcript = await self._decode(heard, first=False)
+        return together(before, after, stretch, heard, transcript), False
+
+    async def _told(self, decoded: Decoded) -> Part:
+        """A passage whose words will not change any more."""
+        signs = self._speech.signs(decoded.posteriors, decoded.transcript)
+        self._house.metrics.observe_signs(signs)
+        if self._on_part is not None:
+            await asyncio.to_thread(self._on_part, decoded.part)
+        return decoded.part
 
     async def _decode(self, posteriors: Posteriors, *, first: bool) -> Transcript:
         """A passage's words. The first passage's decoder is the whole recording's."""
@@ -137,7 +182,6 @@ class Journey:
             transcript = await self._do(stages.finish, Finishing(speech, posteriors, found, options), seconds)
         else:  # nothing is computed
             transcript = speech.finish(posteriors, found, options)
-        self._house.metrics.observe_signs(speech.signs(posteriors, transcript))
         return transcript
 
     def _keep_within_means(self) -> None:

@@ -1,4 +1,4 @@
-"""The steps of a recording as the workshop's stages, in order: read, hear, search, rescore, finish."""
+"""The steps of a recording as the workshop's stages, in order: read, hear, search, rescore, finish, join."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any
 
 from asr.decoding.options import DecodingOptions
 from asr.decoding.result import NBest, Transcript
+from asr.long_audio import Decoded, continued
 from asr.recording import Posteriors, Prepared
 from asr.windows import Stretch
 from service.settings import Settings
@@ -57,8 +58,18 @@ class Finishing:
     options: DecodingOptions
 
 
+@dataclass(frozen=True)
+class Joining:
+    """Two passages that may be one sentence."""
+
+    speech: Speech
+    before: Decoded
+    after: Decoded
+    options: DecodingOptions
+
+
 class Stages:
-    """The five of them, sized by the settings."""
+    """The six of them, sized by the settings."""
 
     def __init__(self, settings: Settings) -> None:
         threads = settings.threads
@@ -73,10 +84,11 @@ class Stages:
         self.search: Stage[Search, NBest] = Stage("search", _search, threads)
         self.rescore: Stage[Rescoring, NBest] = Stage("rescoring", _rescore, on_device, max_items=MAX_LISTS)
         self.finish: Stage[Finishing, Transcript] = Stage("finish", _finish, threads)
+        self.join: Stage[Joining, Read] = Stage("join", _join, threads)
 
     @property
     def in_order(self) -> list[Stage[Any, Any]]:
-        return [self.read, self.hear, self.search, self.rescore, self.finish]
+        return [self.read, self.hear, self.search, self.rescore, self.finish, self.join]
 
 
 def next_of(stretches: Iterator[tuple[Stretch, Prepared]]) -> Callable[[], Read]:
@@ -104,3 +116,7 @@ def _rescore(items: Sequence[Rescoring]) -> list[NBest]:
 
 def _finish(items: Sequence[Finishing]) -> list[Transcript]:
     return [item.speech.finish(item.posteriors, item.found, item.options) for item in items]
+
+
+def _join(items: Sequence[Joining]) -> list[Read]:
+    return [continued(item.speech, item.before, item.after, item.options) for item in items]

@@ -117,6 +117,11 @@ class ScriptedSpeech:
         )
         return self.decode(heard, options)
 
+    def goes_on(
+        self, before: Transcript, after: Transcript, pause_s: float, options: DecodingOptions
+    ) -> bool:
+        return False
+
     def signs(self, posteriors: Posteriors, transcript: Transcript) -> Signs:
         return Signs(blank=0.5, unknown_words=0.0, perplexity=200.0, confidence=None)
 

@@ -16,7 +16,7 @@ from service.engine import Engine
 from service.errors import BusyError, CallerLeftError, StoppingError, TimedOutError
 from service.metrics import Metrics
 from service.settings import Settings
-from service.speech import Readiness
+from service.speech import Readiness, Speech
 from tests.conftest import wav_bytes
 from tests.scripted_speech import PATIENCE_S, SECRET, ScriptedSpeech
 
@@ -29,7 +29,7 @@ def silence(seconds: float) -> io.BytesIO:
 
 def on_engine(
     check: Callable[[Engine], Awaitable[None]],
-    speech: ScriptedSpeech,
+    speech: Speech,
     settings: Settings | None = None,
     metrics: Metrics | None = None,
 ) -> Metrics:

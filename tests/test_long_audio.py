@@ -87,6 +87,14 @@ def test_short_pauses_end_stretches_where_there_are_no_others() -> None:
     )
 
 
+def test_a_click_does_not_divide_a_pause() -> None:
+    """Halves of 0.2 s would be no reason to cut, their 0.43 s together are."""
+    roomy = replace(SMALL, longest_s=9, clear_pause_s=0.35)
+    click = [silence(0.2), speech(0.03, 5), silence(0.2)]
+    found = cut(np.concatenate([speech(3), *click, speech(3, 1), silence(0.2), speech(3.5, 2)]), roomy)
+    assert [s.start / SAMPLE_RATE for s in found] == pytest.approx([0, 3.2], abs=0.05)
+
+
 def test_pauses_of_a_speaker_whose_room_is_louder_than_the_others() -> None:
     """His floor lies above what is quiet in theirs: his pauses are quiet among the seconds around them."""
     near = [part for i in range(2) for part in (speech(2, i), silence(0.5, 1e-4))]
