@@ -188,17 +188,18 @@ class NativeBeamDecoder:
         checked_TV = checked_log_probs(log_probs_TV, self._vocab_size)
         parts_X6 = np.zeros((len(trie.last), 6))
         parts_X6[:, ACOUSTIC] = self._exact.trie_logps(prior_divided(checked_TV, self._settings), trie)
-        parts = self._language_parts(self._searching(hotwords, hotword_weight), texts)
+        parts = self._language_parts(self._searching(hotwords, hotword_weight), trie)
         parts_X6[:, 1:3], parts_X6[:, LENGTH] = parts[:, 1:3], self._settings.beta * parts[:, 3]
         return Found(texts, parts_X6)
 
-    def _language_parts(self, search: Search, texts: Texts) -> NDArray[np.float64]:
+    def _language_parts(self, search: Search, trie: TextTrie) -> NDArray[np.float64]:
         """(X, 4), of which the first column is for acoustics."""
-        n_texts = len(texts.first) - 1
-        beam = new_beam(max(n_texts, 1), 1, self._context_size)
+        beam = new_beam(1 + int(trie.depth.max(initial=0)), 1, self._context_size)
         work = new_workspace(1, 1, self._vocab_size, 1)
-        letters, parts = np.empty(len(texts.points), np.int64), np.zeros((n_texts, 4))
-        if not text_scores.score_language(search, beam, work, texts, self._code_of_point, letters, parts):
+        letters, ends = np.empty(len(trie.words.points), np.int64), np.empty((len(trie.depth), 4))
+        parts = np.zeros((len(trie.last), 4))
+        codes = self._code_of_point
+        if not text_scores.score_language(search, beam, work, trie, codes, letters, ends, parts):
             raise ValueError("a text has letters that neither the pieces nor the n-gram's words have")
         return parts
 

@@ -448,14 +448,19 @@ def only_blank(beam: Beam, n_texts: int, logp: float) -> None:
 def finish(search: Search, beam: Beam, n_texts: int, parts: NDArray[np.float64]) -> None:
     """Ends the last word and the text. parts: (W, 4) acoustics, n-gram, hotwords, words of each text."""
     for i in range(n_texts):
-        end_word(search, beam, i)
-        text = beam.texts[i]
-        parts[i, 0], parts[i, 1] = text.total, text.end_finished
-        parts[i, 2], parts[i, 3] = text.end_earned, text.words
-        if search.weights.has_ngram:
-            end = search.ngram.end
-            logp = advance(search, beam.end_contexts[i], end, beam.contexts[i])
-            parts[i, 1] += search.weights.alpha * logp
+        finish_text(search, beam, i, parts[i])
+
+
+@step_kernel
+def finish_text(search: Search, beam: Beam, i: int, parts: NDArray[np.float64]) -> None:
+    """The same of one text; the context before its last word is gone."""
+    end_word(search, beam, i)
+    text = beam.texts[i]
+    parts[0], parts[1] = text.total, text.end_finished
+    parts[2], parts[3] = text.end_earned, text.words
+    if search.weights.has_ngram:
+        logp = advance(search, beam.end_contexts[i], search.ngram.end, beam.contexts[i])
+        parts[1] += search.weights.alpha * logp
 
 
 @kernel
@@ -528,27 +533,23 @@ def spell_texts(
     return n
 
 
-@kernel
-def read_texts(
-    search: Search, beam: Beam, letters: NDArray[np.int64], first: NDArray[np.int64], n_texts: int
+@step_kernel
+def read_word(
+    search: Search, beam: Beam, i: int, letters: NDArray[np.int64], first: int, last: int, after: int
 ) -> None:
-    """Lets the first texts of a beam, all empty, be what letters say: codes, a SPACE between words.
-
-    first: (W + 1,) where each text's letters begin. Acoustics apart it is as if the search had found them.
-    """
-    for i in range(n_texts):
-        text = beam.texts[i]
-        for place in range(first[i], first[i + 1]):
-            letter = letters[place]
-            if letter == SPACE:
-                end_word(search, beam, i)
-                text.finished, text.earned, text.hot = text.end_finished, text.end_earned, text.end_hot
-                text.covered, text.unknown = text.end_covered, text.end_unknown
-                copy_context(beam.end_contexts, i, beam.contexts, i)
-                text.trie = ROOT
-            else:
-                text.words += text.trie == ROOT
-                text.trie = walk(search.trie, text.trie, letter)
-                if search.weights.has_hotwords:
-                    text.hot = search.hotwords.goto[text.hot, letter]
-            text.ended = 0
+    """Lets a text be another one, whose last word has ended unless it is empty, and a word's letters (codes)
+    behind it. Acoustics apart it is as if the search had found them."""
+    beam.texts[i] = beam.texts[after]
+    text = beam.texts[i]
+    if text.trie == ROOT:
+        copy_context(beam.contexts, after, beam.contexts, i)
+    else:
+        text.finished, text.earned, text.hot = text.end_finished, text.end_earned, text.end_hot
+        text.covered, text.unknown = text.end_covered, text.end_unknown
+        copy_context(beam.end_contexts, after, beam.contexts, i)
+    text.trie, text.ended = ROOT, 0
+    text.words += 1
+    for place in range(first, last):
+        text.trie = walk(search.trie, text.trie, letters[place])
+        if search.weights.has_hotwords:
+            text.hot = search.hotwords.goto[text.hot, letters[place]]
