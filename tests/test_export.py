@@ -12,13 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from asr.bundle import ACOUSTIC, EVALUATION, MODEL_CARD, NGRAM, TOKENIZER, UNIGRAMS, Bundle
+from asr.acoustic.kinds import build, kind_of, to_section
+from asr.acoustic.residual_gru import ResidualGruSettings
+from asr.bundle import ACOUSTIC, EVALUATION, G2P, LEXICON, MODEL_CARD, NGRAM, TOKENIZER, UNIGRAMS, Bundle
 from asr.decoding.options import DECODERS, DecodingOptions, DecodingSettings
 from asr.transcriber import Transcriber
 from bench import insertions
 from tests.conftest import wav_bytes
 from training import evaluate, export
 from training.manifest import Utterance, write_manifest
+from training.whole_file import write_tensors
 
 Run = Callable[..., None]
 
@@ -125,6 +128,26 @@ def test_the_card_and_the_summary_tell_where_it_comes_from(run: Run, runs: Path)
     assert training["config"] == {"data": {"repeat": {}}, "seed": 1}
     assert "someone" not in (bundle.path / "bundle.json").read_text()
     assert not [name for name in bundle.files if "optimizer" in name]
+
+
+def test_a_towers_share_can_be_another_than_its_runs(run: Run, runs: Path, phone_bundle: Path) -> None:
+    with pytest.raises(SystemExit, match="this model has no phone tower"):
+        run(*NEW, "--tower-share=0.7")
+    settings = Bundle.load(phone_bundle).settings.acoustic
+    assert isinstance(settings, ResidualGruSettings)
+    shape = replace(settings, subsampling=8, tower_blocks=1, tower_width=8)
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        write_tensors(
+            runs / "acoustic" / "model.safetensors", build(shape).state_dict(), {"kind": kind_of(shape)}
+        )
+    for name in (LEXICON, G2P):
+        shutil.copy(phone_bundle / name, runs / "acoustic" / name)
+    summary = json.loads((runs / "acoustic" / "train.json").read_text())
+    (runs / "acoustic" / "train.json").write_text(json.dumps(summary | {"acoustic": to_section(shape)}))
+    for given, share in ((), 1.0), (("--tower-share=0.7",), 0.7):
+        run(*NEW, *given)
+        assert Bundle.load(runs / "models" / "new").settings.acoustic == replace(shape, tower_share=share)
 
 
 def test_further_ngrams_are_added_exchanged_and_removed(run: Run, runs: Path, tmp_path: Path) -> None:

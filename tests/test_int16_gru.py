@@ -26,16 +26,6 @@ SHAPES = {
         SMALL, subsampling=8, phones=9, tower_blocks=2, tower_channels=4, tower_width=18, tower_bottleneck=6
     ),
     "both by shares": replace(SMALL, subsampling=8, phones=70, tower_blocks=1, tower_share=0.4),
-    "two towers": replace(
-        SMALL,
-        subsampling=8,
-        phones=9,
-        tower_blocks=1,
-        tower_share=0.4,
-        second_tower_blocks=2,
-        second_tower_width=14,
-        second_tower_share=0.5,
-    ),
     "several panels": replace(SMALL, vocab_size=70, width=70, gru_hidden=34, conv_channels=34),
 }
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from asr.acoustic.kinds import build
 from asr.acoustic.phones import mixed_phones, phone_log_probs
@@ -83,43 +83,7 @@ def test_the_rows_phones_are_both_networks_by_their_share(share: float) -> None:
     torch.testing.assert_close(found.exp().sum(-1), torch.ones(found.shape[:2]))
     both = share * of_tower + (1 - share) * of_layer
     torch.testing.assert_close(found, both - both.logsumexp(-1, keepdim=True), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(mixed_phones(of_layer, [(of_tower, share)]), found)
-
-
-TWO = replace(SHAPE, tower_share=0.5, second_tower_blocks=3, second_tower_width=10, second_tower_share=0.3)
-
-
-def test_two_towers_and_the_layer_are_heard_by_their_shares() -> None:
-    model, features_1TF, lengths_B = _model(TWO), torch.randn(1, 60, 80), torch.tensor([60])
-    with torch.inference_mode():
-        found = phone_log_probs(model(features_1TF, lengths_B)[0], TWO.vocab_size)
-        (of_layer_1TC,), _ = model.at_blocks(features_1TF, lengths_B)
-        first, second = (tower(features_1TF, lengths_B) for tower in (model.tower, model.second_tower))
-    all_three = 0.2 * phone_log_probs(of_layer_1TC, TWO.vocab_size) + 0.5 * first + 0.3 * second
-    torch.testing.assert_close(found, all_three - all_three.logsumexp(-1, keepdim=True), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"second_tower_share": 0.6}, r"second_tower_share must be in 0\.\.0\.5"),
-        ({"second_tower_blocks": 0}, r"second_tower_share must be in 0\.\.0,"),
-        ({"tower_blocks": 0}, "must be 0 without a first tower"),
-    ],
-)
-def test_shares_that_cannot_be_are_refused(change: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        replace(TWO, **change)  # type: ignore[arg-type]
-
-
-def test_a_model_of_two_towers_is_taught_further_by_its_first(workplace: Path, tmp_path: Path) -> None:
-    plain = ("optim.epochs=1", "loss.phone_ctc=1.0")
-    train(_config(workplace, *plain), tmp_path / "tower")
-    weights = load_file(tmp_path / "tower" / "model.safetensors")
-    second = {f"second_{name}": value for name, value in weights.items() if name.startswith("tower.")}
-    save_file(weights | {k: v.clone() for k, v in second.items()}, tmp_path / "both.safetensors")
-    train(_config(workplace, *plain), tmp_path / "further", init=tmp_path / "both.safetensors")
-    assert load_file(tmp_path / "further" / "model.safetensors").keys() == weights.keys()
+    torch.testing.assert_close(mixed_phones(of_layer, of_tower, share), found)
 
 
 def test_its_loss_alone_reaches_the_tower_alone() -> None:

@@ -6,8 +6,7 @@
         --insertions bench/results/insertions.json
     asr-train export --out models/default --lm legal=runs/ngram-legal
 
-The first makes a new bundle, with its model card (`--second-tower RUN --tower-shares 0.4 0.3`: with another
-run's phone tower beside its own); the second refreshes evaluation.json and MODEL_CARD.md of
+The first makes a new bundle, with its model card; the second refreshes evaluation.json and MODEL_CARD.md of
 one that is there, and refuses results that another bundle gave; the third adds an n-gram that a request may
 name (`legal=` removes it), also to a new bundle. Each takes effect whole or not at all.
 """
@@ -16,6 +15,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from asr.acoustic.kinds import AcousticSettings
+from asr.acoustic.residual_gru import ResidualGruSettings
 from asr.bundle import (
     ACOUSTIC,
     EVALUATION,
@@ -45,7 +45,6 @@ from asr.decoding.options import DecodingSettings
 from asr.errors import AsrError, MismatchError
 from asr.transcriber import Transcriber
 from training.model_card import model_card, read_measurements
-from training.towers import with_second_tower, with_shares
 
 # What transformers may read of a GPT-2 folder; optimiser states and logs stay behind.
 GPT2_FILES = (
@@ -59,22 +58,10 @@ GPT2_FILES = (
     "merges.txt",
 )
 
-# What bundle.json tells of a run's train.json, beside its configuration.
-_TOLD = ("data", "steps", "minutes", "processes", "dev_greedy")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
     parser.add_argument("--acoustic", type=Path, help="run folder of `asr-train train`")
-    parser.add_argument(
-        "--second-tower", type=Path, help="run folder whose phone tower hears beside --acoustic's"
-    )
-    parser.add_argument(
-        "--tower-shares",
-        type=float,
-        nargs="+",
-        help="each phone tower's part of the phones' log-probabilities (default: the run's tower_share, 0)",
-    )
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.model (default: the run's)")
     parser.add_argument("--ngram", type=Path, help="folder of `asr-train ngram`")
     parser.add_argument(
@@ -88,6 +75,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="further n-grams of `asr-train ngram` that a request may name; NAME= removes one",
     )
     parser.add_argument("--half", action="store_true", help="acoustic weights in 16 bits: half the size")
+    parser.add_argument(
+        "--tower-share",
+        type=float,
+        help="the phone tower's part of the phones' log-probabilities (default: the run's)",
+    )
     parser.add_argument("--name", help="of the bundle (default: its folder's)")
     parser.add_argument("--notes", type=Path, help="Markdown for the model card: data, licences, limits")
     parser.add_argument("--decoding", type=Path, help="another bundle, to start from its decoding weights")
@@ -123,9 +115,13 @@ def export(args: argparse.Namespace) -> Bundle:
     if not (args.ngram and args.gpt2):
         raise ValueError("a new bundle needs --ngram and --gpt2 beside --acoustic")
     run = _read_json(args.acoustic / "train.json")
-    acoustic, weights = _acoustic(args, run)
+    acoustic = acoustic_from_dict(run["acoustic"], "train.json: acoustic")
+    if args.tower_share is not None:
+        if not isinstance(acoustic, ResidualGruSettings) or not acoustic.tower_blocks:
+            raise ValueError("--tower-share: this model has no phone tower")
+        acoustic = replace(acoustic, tower_share=args.tower_share)
     contents: dict[str, Path | bytes] = {
-        ACOUSTIC: weights,
+        ACOUSTIC: _weights(args.acoustic / "model.safetensors", half=args.half),
         TOKENIZER: args.tokenizer or args.acoustic / "tokenizer.model",
     }
     for name in (LEXICON, G2P):  # of a run that learnt phones
@@ -149,34 +145,13 @@ def export(args: argparse.Namespace) -> Bundle:
     return Bundle.save(args.out, settings, contents)
 
 
-def _acoustic(args: argparse.Namespace, run: Mapping[str, Any]) -> tuple[AcousticSettings, Path | bytes]:
-    """Settings and weights: the run's file, or its content with a second tower, or in half the bits.
-
-    Whatever loads float16 computes in its own precision. Raises OSError and ValueError.
-    """
-    settings = acoustic_from_dict(run["acoustic"], "train.json: acoustic")
-    path = args.acoustic / "model.safetensors"
-    if args.second_tower or args.half:
-        with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
-            metadata = file.metadata()
-        weights = load_file(path)
-    if args.second_tower:
-        other = _read_json(args.second_tower / "train.json")
-        if run["features"] != other["features"] or not _same_phones(args.acoustic, args.second_tower):
-            raise ValueError(f"{args.second_tower} hears other features or phones than {args.acoustic}")
-        theirs = acoustic_from_dict(other["acoustic"], "train.json: acoustic")
-        settings, weights = with_second_tower(
-            (settings, weights), (theirs, load_file(args.second_tower / "model.safetensors"))
-        )
-    if args.tower_shares:
-        settings = with_shares(settings, args.tower_shares)
-    if args.half:
-        weights = {name: value.half() for name, value in weights.items()}
-    return settings, save(weights, metadata) if args.second_tower or args.half else path
-
-
-def _same_phones(first: Path, second: Path) -> bool:
-    return (first / LEXICON).read_bytes() == (second / LEXICON).read_bytes()
+def _weights(path: Path, *, half: bool) -> Path | bytes:
+    """The file, or its content with float16 for float32: what loads it computes in its own precision."""
+    if not half:
+        return path
+    with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+        metadata = file.metadata()
+    return save({name: value.half() for name, value in load_file(path).items()}, metadata)
 
 
 def add_measurements(
@@ -231,29 +206,21 @@ def change_lms(bundle: Bundle, named: Sequence[str]) -> Bundle:
 
 def _summary(run: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """What bundle.json tells people about the training. Paths are left out: they mean nothing elsewhere."""
-    summary = {key: run[key] for key in _TOLD if key in run} | {"config": _told_config(run)}
+    summary = {key: run[key] for key in ("data", "steps", "minutes", "processes", "dev_greedy") if key in run}
+    config = dict(run.get("config", {}))
+    config["data"] = {
+        k: v for k, v in config.get("data", {}).items() if k not in ("train", "dev", "tokenizer", "lexicon")
+    }
+    summary["config"] = config
     for key, path in (
         ("ngram", args.ngram / "ngram.json"),
         ("gpt2", _gpt2_folder(args.gpt2).parent / "gpt2.json"),
     ):
         if path.is_file():
             summary[key] = _read_json(path)
-    if args.second_tower:
-        second = _read_json(args.second_tower / "train.json")
-        summary["second_tower"] = {key: second[key] for key in _TOLD if key in second} | {
-            "config": _told_config(second)
-        }
     if args.notes:
         summary["notes"] = args.notes.read_text(encoding="utf-8")
     return summary
-
-
-def _told_config(run: Mapping[str, Any]) -> dict[str, Any]:
-    config = dict(run.get("config", {}))
-    config["data"] = {
-        k: v for k, v in config.get("data", {}).items() if k not in ("train", "dev", "tokenizer", "lexicon")
-    }
-    return config
 
 
 def ngram_contents(folder: Path) -> dict[str, Path | bytes]:

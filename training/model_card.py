@@ -90,16 +90,9 @@ def _searches(settings: BundleSettings) -> str:
 def _tower(acoustic: ResidualGruSettings) -> str:
     if not acoustic.tower_blocks:
         return ""
-    if not acoustic.second_tower_blocks:
-        return (
-            f"\n- beside it a network that hears phones only, {acoustic.tower_blocks} blocks of convolutions"
-            f"\n  over time, whose part of the phones' log-probabilities is {acoustic.tower_share:g}"
-        )
     return (
-        f"\n- beside it two networks that hear phones only, {acoustic.tower_blocks} blocks of convolutions"
-        f"\n  over time {acoustic.tower_width} wide and {acoustic.second_tower_blocks} of"
-        f" {acoustic.second_tower_width}, whose parts of the phones'"
-        f"\n  log-probabilities are {acoustic.tower_share:g} and {acoustic.second_tower_share:g}"
+        f"\n- beside it a network that hears phones only, {acoustic.tower_blocks} blocks of convolutions over"
+        f"\n  time, whose part of the phones' log-probabilities is {acoustic.tower_share:g}"
     )
 
 

@@ -42,12 +42,12 @@ from training.optimisation import Progress, TrainingState, learning_rate
 from training.processes import Processes, join_processes, leave_processes, wait_for_all
 from training.run_folder import RunFolder
 from training.step import StepResult, take_step
-from training.towers import SECOND_TOWER, TOWER
 from training.views import as_batch, corpus_config, fetch
 from training.whole_file import write_json, write_tensors
 
 # How the names of parameters begin that a run's first weights may lack: those of what hears phones.
 ADDED = ("phone_", "tower.")
+TOWER = "tower."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,9 +162,6 @@ def _start(
     settings = run.config.model.settings(run.tokenizer.vocab_size, corpus.features.n_mels, n_phones)
     model = build(settings).to(run.processes.device)
     if weights:
-        if left_out := [name for name in weights if name.startswith(SECOND_TOWER)]:
-            run.folder.say("the first weights' second tower is left out")
-            weights = {name: weight for name, weight in weights.items() if name not in left_out}
         own = {k: v for k, v in model.state_dict().items() if k.startswith(ADDED) and k not in weights}
         for part in sorted({"tower" if name.startswith(TOWER) else "phone layer" for name in own}):
             run.folder.say(f"the first weights have no {part}: it starts at random")

@@ -32,8 +32,6 @@ def fits(settings: ResidualGruSettings) -> bool:
     sizes = [settings.conv_channels, settings.width, settings.gru_hidden]
     if settings.tower_blocks:
         sizes += [settings.tower_channels, settings.tower_width, settings.tower_bottleneck]
-    if settings.second_tower_blocks:
-        sizes.append(settings.second_tower_width)
     return not settings.self_condition_every and all(size % 2 == 0 for size in sizes)
 
 
@@ -53,11 +51,7 @@ class Int16Gru:
         self._grus = [_gru(block) for block in model.gru_blocks if isinstance(block, GruBlock)]
         # Both output layers read the same normalised values: one matrix.
         outputs = [_after(model.final_norm, model.output.weight, model.output.bias)]
-        self._towers: list[tuple[Int16Tower, float]] = []
-        if settings.tower_blocks:
-            self._towers.append((Int16Tower(model.tower), settings.tower_share))
-        if settings.second_tower_blocks:
-            self._towers.append((Int16Tower(model.second_tower), settings.second_tower_share))
+        self._tower = Int16Tower(model.tower) if settings.tower_blocks else None
         if settings.phones:
             layer = model.phone_output
             outputs.append(_after(model.phone_norm, layer.weight, layer.bias))
@@ -103,9 +97,9 @@ class Int16Gru:
         pieces_1TV = upsampled_log_probs(logits_1TC[..., :n_pieces], settings.upsampling)
         if settings.phones and features_TF is not None:
             phones_1TP = upsampled_log_probs(logits_1TC[..., n_pieces:], PHONE_FRAMES)
-            if self._towers:
-                heard = [(torch.from_numpy(tower(features_TF))[None], share) for tower, share in self._towers]
-                phones_1TP = mixed_phones(phones_1TP, heard)
+            if self._tower is not None:
+                of_tower_1TP = torch.from_numpy(self._tower(features_TF))[None]
+                phones_1TP = mixed_phones(phones_1TP, of_tower_1TP, settings.tower_share)
             pieces_1TV = with_phones(pieces_1TV, phones_1TP)
         return pieces_1TV[0].numpy()
 

@@ -29,9 +29,6 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "tower_width": 512,
         "tower_bottleneck": 192,
         "tower_share": 1.0,
-        "second_tower_blocks": 0,
-        "second_tower_width": 512,
-        "second_tower_share": 0.0,
     }
 }
 

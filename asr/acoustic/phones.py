@@ -6,7 +6,6 @@ people speak faster than one phone a row. Each part is normalised by itself.
 Shapes: B utterances, T frames, V pieces, P phones; blanks included.
 """
 
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -37,14 +36,8 @@ def split_rows(
     return rows_TC[:, :vocab_size], phone_log_probs(rows_TC, vocab_size)
 
 
-def mixed_phones(of_layer_BTP: torch.Tensor, towers: Sequence[tuple[torch.Tensor, float]]) -> torch.Tensor:
-    """Several networks' log-probabilities of phones as one: weighted and normalised.
-
-    towers: each one's (B, 2T, P) and its share; the layer has what they leave of 1.
-    """
-    mixed_BTP = of_layer_BTP
-    for of_tower_BTP, share in towers:
-        if share == 1.0:
-            return of_tower_BTP
-        mixed_BTP = mixed_BTP + share * (of_tower_BTP - of_layer_BTP)
-    return mixed_BTP.log_softmax(dim=-1)
+def mixed_phones(of_layer_BTP: torch.Tensor, of_tower_BTP: torch.Tensor, share: float) -> torch.Tensor:
+    """Two networks' log-probabilities of phones as one: weighted, the tower's by `share`, and normalised."""
+    if share == 1.0:
+        return of_tower_BTP
+    return torch.lerp(of_layer_BTP, of_tower_BTP, share).log_softmax(dim=-1)

@@ -43,10 +43,6 @@ class ResidualGruSettings:
     tower_width: int = 512
     tower_bottleneck: int = 192
     tower_share: float = 1.0  # of the phones' log-probabilities; the rest is the second layer's
-    # Of another tower, of the same channels and bottleneck; 0 blocks: none.
-    second_tower_blocks: int = 0
-    second_tower_width: int = 512
-    second_tower_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.subsampling not in (4, 8):
@@ -64,13 +60,8 @@ class ResidualGruSettings:
             raise ValueError("phones must be at least 0, and 0 with upsampling or self-conditioning")
         if self.tower_blocks < 0 or (self.tower_blocks and not (self.phones and self.subsampling == 8)):
             raise ValueError("tower_blocks must be 0 without phones or with a subsampling of 4")
-        if self.second_tower_blocks < 0 or (self.second_tower_blocks and not self.tower_blocks):
-            raise ValueError("second_tower_blocks must be 0 without a first tower")
         if not 0.0 <= self.tower_share <= 1.0:
             raise ValueError(f"tower_share must be in 0..1, not {self.tower_share}")
-        most = 1.0 - self.tower_share if self.second_tower_blocks else 0.0
-        if not 0.0 <= self.second_tower_share <= most + 1e-9:
-            raise ValueError(f"second_tower_share must be in 0..{most:g}, not {self.second_tower_share}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in 0..1, not {self.dropout}")
 
@@ -117,9 +108,15 @@ class ResidualGru(nn.Module):
             self.phone_norm = nn.LayerNorm(settings.width)
             self.phone_output = nn.Linear(settings.width, PHONE_FRAMES * settings.phones)
         if settings.tower_blocks:
-            self.tower = _tower(settings, settings.tower_width, settings.tower_blocks)
-        if settings.second_tower_blocks:
-            self.second_tower = _tower(settings, settings.second_tower_width, settings.second_tower_blocks)
+            self.tower = PhoneTower(
+                settings.n_mels,
+                settings.tower_channels,
+                settings.tower_width,
+                settings.tower_bottleneck,
+                settings.tower_blocks,
+                settings.dropout,
+                settings.phones,
+            )
         self.condition = nn.Linear(n_outputs, settings.width) if settings.self_condition_every else None
 
     def forward(
@@ -129,13 +126,13 @@ class ResidualGru(nn.Module):
 
         Returns log-probabilities (B, ceil(T / subsampling) * upsampling, V), normalised over V, and their
         lengths. Rows past an utterance's length are to be ignored. With `phones` a row goes on with theirs
-        (`n_columns`, `phone_log_probs`), the second layer's alone where the towers are not to be asked.
+        (`n_columns`, `phone_log_probs`), the second layer's alone where the tower is not to be asked.
         """
         lengths_before_B = lengths_B
         outputs, lengths_B = self.at_blocks(features_BTF, lengths_B)
         rows_BTC = outputs[-1]
         if self.settings.tower_blocks and tower:
-            rows_BTC = self._with_towers(rows_BTC, features_BTF, lengths_before_B)
+            rows_BTC = self._with_tower(rows_BTC, self.tower(features_BTF, lengths_before_B))
         return rows_BTC, lengths_B
 
     def at_blocks(
@@ -191,27 +188,12 @@ class ResidualGru(nn.Module):
         logits_BTP = self.phone_output(self.phone_norm(x_BTD))
         return with_phones(pieces_BTV, upsampled_log_probs(logits_BTP, PHONE_FRAMES))
 
-    def _with_towers(
-        self, rows_BTC: torch.Tensor, features_BTF: torch.Tensor, lengths_B: torch.Tensor
-    ) -> torch.Tensor:
-        settings = self.settings
-        towers = [(self.tower(features_BTF, lengths_B), settings.tower_share)]
-        if settings.second_tower_blocks:
-            towers.append((self.second_tower(features_BTF, lengths_B), settings.second_tower_share))
-        of_layer_BTP = phone_log_probs(rows_BTC, settings.vocab_size)
-        return with_phones(rows_BTC[..., : settings.vocab_size], mixed_phones(of_layer_BTP, towers))
-
-
-def _tower(settings: ResidualGruSettings, width: int, n_blocks: int) -> PhoneTower:
-    return PhoneTower(
-        settings.n_mels,
-        settings.tower_channels,
-        width,
-        settings.tower_bottleneck,
-        n_blocks,
-        settings.dropout,
-        settings.phones,
-    )
+    def _with_tower(self, rows_BTC: torch.Tensor, of_tower_BTP: torch.Tensor) -> torch.Tensor:
+        n_pieces = self.settings.vocab_size
+        return with_phones(
+            rows_BTC[..., :n_pieces],
+            mixed_phones(phone_log_probs(rows_BTC, n_pieces), of_tower_BTP, self.settings.tower_share),
+        )
 
 
 class Stride(nn.Sequential):
