@@ -22,9 +22,9 @@ from tests.scripted_speech import PATIENCE_S, SECRET, serving, wait_for
 
 # Recordings of up to a second are heard once the file `short` is there, longer ones once `long` is.
 SERVE = """
-import functools, sys, time
+import sys, time
 from pathlib import Path
-import service.app
+import service.speech
 from service import cli
 from tests.scripted_speech import ScriptedSpeech
 
@@ -36,7 +36,7 @@ class Gated(ScriptedSpeech):
             time.sleep(0.01)
         return super().listen_batch(batch)
 
-service.app.create_app = functools.partial(service.app.create_app, load=lambda _: Gated())
+service.speech.load_speech = lambda _: Gated()
 sys.exit(cli.main(["serve"]))
 """
 
