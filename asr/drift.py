@@ -12,7 +12,7 @@ import numpy as np
 from asr.audio import SAMPLE_RATE, Samples
 from asr.decoding.ngram import NgramParts
 from asr.decoding.result import Transcript
-from asr.levels import mean_power
+from asr.levels import mean_power, peak
 from asr.recording import Posteriors
 
 _FULL_SCALE = 0.999
@@ -50,7 +50,7 @@ def signs_of(posteriors: Posteriors, transcript: Transcript, lm: TextLM, blank_i
 
 def clipped_share(samples: Samples) -> float:
     """Of samples (N,): at full scale, where a microphone or a converter gave up."""
-    if not len(samples) or (samples.max() < _FULL_SCALE and samples.min() > -_FULL_SCALE):
+    if not len(samples) or peak(samples) < _FULL_SCALE:
         return 0.0  # as a rule, and quicker
     return float((np.abs(samples) >= _FULL_SCALE).mean())
 

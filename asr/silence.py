@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.audio import SAMPLE_RATE
-from asr.levels import mean_power
+from asr.levels import mean_power, peak
 
 SILENCE_PEAK = 2.0**-15  # one step of 16-bit audio: nothing below it was ever recorded
 STEADY_DB = 3.0  # the loudest piece over the quieter ones
@@ -20,12 +20,7 @@ _FLOOR = 1e-14  # power of nothing at all
 
 def is_silent(samples: NDArray[np.float32]) -> bool:
     """Whether 16 kHz mono samples, in -1..1, hold nothing, or only noise as steady as a fan's."""
-    return not len(samples) or _peak(samples) < SILENCE_PEAK or _is_steady(samples)
-
-
-def _peak(samples: NDArray[np.float32]) -> float:
-    """Without a copy of them all."""
-    return max(float(samples.max()), -float(samples.min()))
+    return not len(samples) or peak(samples) < SILENCE_PEAK or _is_steady(samples)
 
 
 def _is_steady(samples: NDArray[np.float32]) -> bool:
