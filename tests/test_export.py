@@ -133,9 +133,11 @@ def test_the_card_and_the_summary_tell_where_it_comes_from(run: Run, runs: Path)
 def test_a_towers_share_can_be_another_than_its_runs(run: Run, runs: Path, phone_bundle: Path) -> None:
     with pytest.raises(SystemExit, match="this model has no phone tower"):
         run(*NEW, "--tower-share=0.7")
+    with pytest.raises(SystemExit, match="no tower that hears pieces"):
+        run(*NEW, "--tower-pieces-share=0.7")
     settings = Bundle.load(phone_bundle).settings.acoustic
     assert isinstance(settings, ResidualGruSettings)
-    shape = replace(settings, subsampling=8, tower_blocks=1, tower_width=8)
+    shape = replace(settings, subsampling=8, tower_blocks=1, tower_width=8, tower_pieces_share=1.0)
     with torch.random.fork_rng():
         torch.manual_seed(2)
         write_tensors(
@@ -145,9 +147,15 @@ def test_a_towers_share_can_be_another_than_its_runs(run: Run, runs: Path, phone
         shutil.copy(phone_bundle / name, runs / "acoustic" / name)
     summary = json.loads((runs / "acoustic" / "train.json").read_text())
     (runs / "acoustic" / "train.json").write_text(json.dumps(summary | {"acoustic": to_section(shape)}))
-    for given, share in ((), 1.0), (("--tower-share=0.7",), 0.7):
+    for given, shares in [
+        ((), {}),
+        (("--tower-share=0.7",), {"tower_share": 0.7}),
+        (("--tower-pieces-share=0.4",), {"tower_pieces_share": 0.4}),
+    ]:
         run(*NEW, *given)
-        assert Bundle.load(runs / "models" / "new").settings.acoustic == replace(shape, tower_share=share)
+        assert Bundle.load(runs / "models" / "new").settings.acoustic == replace(shape, **shares)
+    with pytest.raises(SystemExit, match="must be above 0"):
+        run(*NEW, "--tower-pieces-share=0")
 
 
 def test_further_ngrams_are_added_exchanged_and_removed(run: Run, runs: Path, tmp_path: Path) -> None:

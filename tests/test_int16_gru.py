@@ -26,6 +26,18 @@ SHAPES = {
         SMALL, subsampling=8, phones=9, tower_blocks=2, tower_channels=4, tower_width=18, tower_bottleneck=6
     ),
     "both by shares": replace(SMALL, subsampling=8, phones=70, tower_blocks=1, tower_share=0.4),
+    "a tower that hears pieces": replace(
+        SMALL,
+        subsampling=8,
+        phones=9,
+        tower_blocks=1,
+        tower_width=18,
+        tower_share=0.4,
+        tower_pieces_share=0.3,
+    ),
+    "pieces of the tower's alone": replace(
+        SMALL, subsampling=8, phones=9, tower_blocks=1, tower_width=18, tower_pieces_share=1.0
+    ),
     "several panels": replace(SMALL, vocab_size=70, width=70, gru_hidden=34, conv_channels=34),
 }
 CPU = torch.device("cpu")
@@ -57,7 +69,7 @@ def test_it_hears_what_the_torch_model_hears(shape: ResidualGruSettings) -> None
         np.testing.assert_allclose(found, wanted, atol=1e-2)
 
 
-@pytest.mark.parametrize("shape", [SMALL, SHAPES["a tower"]], ids=["no tower", "tower"])
+@pytest.mark.parametrize("shape", [SMALL, SHAPES["a tower that hears pieces"]], ids=["no tower", "tower"])
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=14), st.randoms())
 def test_a_recording_gives_the_same_bits_alone_and_in_any_batch(
@@ -103,9 +115,11 @@ def test_models_that_do_not_fit_are_heard_by_torch() -> None:
             np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES.values() if shape.tower_blocks])
 @pytest.mark.parametrize("precision", ["int16", "float32"])
-def test_phones_are_heard_for_those_who_want_them(precision: AcousticPrecision) -> None:
-    shape = SHAPES["a tower"]
+def test_phones_are_heard_for_those_who_want_them(
+    precision: AcousticPrecision, shape: ResidualGruSettings
+) -> None:
     features = [torch.from_numpy(one) for one in _features([37, 20, 64])]
     hear = listener(_model(shape), CPU, precision)
     whole, some, none = (hear(features, phones) for phones in ([True] * 3, [True, False, True], [False] * 3))

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from asr.acoustic.kinds import build
-from asr.acoustic.phones import mixed_phones, phone_log_probs
+from asr.acoustic.phones import phone_log_probs
 from asr.acoustic.residual_gru import ResidualGru, ResidualGruSettings
 from tests.lettered_lexicon import write_lettered
 from training.config import LossConfig, OptimConfig, TrainConfig, load_config
@@ -61,7 +61,7 @@ def test_a_frame_hears_what_is_near_and_nothing_else() -> None:
     changed_1TF[:, 200] += 1.0
     lengths_B = torch.tensor([400])
     with torch.inference_mode():
-        before, after = (model.tower(x, lengths_B)[0] for x in (features_1TF, changed_1TF))
+        before, after = (model.tower(x, lengths_B)[0][0] for x in (features_1TF, changed_1TF))
     frames = torch.nonzero((before - after).abs().amax(1) > 0).flatten().tolist()
     reach = 2 * SHAPE.tower_blocks + 3  # frames of 4 features, the convolutions before the blocks included
     assert 50 in frames
@@ -69,25 +69,29 @@ def test_a_frame_hears_what_is_near_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("share", [1.0, 0.3, 0.0])
-def test_the_rows_phones_are_both_networks_by_their_share(share: float) -> None:
-    model, features_1TF, lengths_B = _model(replace(SHAPE, tower_share=share)), torch.randn(1, 60, 80), [60]
+@pytest.mark.parametrize("part", ["phones", "pieces"])
+def test_the_rows_are_both_networks_by_their_shares(part: str, share: float) -> None:
+    shares = {"tower_share" if part == "phones" else "tower_pieces_share": share}
+    model, features_1TF, lengths_B = _model(replace(SHAPE, **shares)), torch.randn(1, 60, 80), [60]
     lengths_B = torch.tensor(lengths_B)
     with torch.inference_mode():
         rows_1TC, _ = model(features_1TF, lengths_B)
         (of_layer_1TC,), _ = model.at_blocks(features_1TF, lengths_B)
-        of_layer, of_tower = (
-            phone_log_probs(of_layer_1TC, SHAPE.vocab_size),
-            model.tower(features_1TF, lengths_B),
-        )
-    found = phone_log_probs(rows_1TC, SHAPE.vocab_size)
+        of_tower, pieces = model.tower(features_1TF, lengths_B)
+    if part == "phones":
+        found, of_layer = (phone_log_probs(rows, SHAPE.vocab_size) for rows in (rows_1TC, of_layer_1TC))
+        assert pieces is None
+    else:
+        found, of_layer = (rows[..., : SHAPE.vocab_size] for rows in (rows_1TC, of_layer_1TC))
+        of_tower = pieces if share else of_layer
     torch.testing.assert_close(found.exp().sum(-1), torch.ones(found.shape[:2]))
     both = share * of_tower + (1 - share) * of_layer
     torch.testing.assert_close(found, both - both.logsumexp(-1, keepdim=True), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(mixed_phones(of_layer, of_tower, share), found)
 
 
-def test_its_loss_alone_reaches_the_tower_alone() -> None:
-    model = _model().train()
+@pytest.mark.parametrize("pieces", [False, True])
+def test_its_loss_alone_reaches_the_tower_alone(pieces: bool) -> None:
+    model = _model(replace(SHAPE, tower_pieces_share=float(pieces))).train()
     batch = Batch(
         tuple(torch.randn(2, 48, 80) for _ in range(2)),
         torch.tensor([48, 30]),
@@ -96,8 +100,12 @@ def test_its_loss_alone_reaches_the_tower_alone() -> None:
         torch.tensor([[3, 1, 2], [1, 0, 0]]),
         torch.tensor([3, 1]),
     )
-    loss, _ = Objective(model, LossConfig(phone_ctc=1.0, cr_ctc=0.2), OptimConfig())(batch, 3)
+    config = LossConfig(phone_ctc=1.0, cr_ctc=0.2, tower_pieces=0.3 if pieces else 0.0)
+    loss, parts = Objective(model, config, OptimConfig())(batch, 3)
     loss.backward()
+    of_phones, _ = Objective(model, replace(config, tower_pieces=0.0), OptimConfig())(batch, 3)
+    ctc, _, cr, *_ = parts
+    torch.testing.assert_close(loss, 0.7 * of_phones + 0.3 * (ctc + 0.2 * cr) if pieces else of_phones)
     learning = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert learning == {"tower"}
 
@@ -162,6 +170,13 @@ def test_a_run_teaches_the_tower_beside_the_first_weights(workplace: Path, tmp_p
         (["model.tower_blocks=0"], r"loss\.phone_ctc of 1 needs model\.tower_blocks"),
         (["model.subsampling=4"], r"model\.tower_blocks must be .* with a subsampling of 4"),
         (["model.tower_share=1.5"], r"model\.tower_share must be in 0\.\.1"),
+        (
+            ["model.tower_pieces_share=1.5", "loss.tower_pieces=0.3"],
+            r"model\.tower_pieces_share must be in 0\.\.1",
+        ),
+        (["model.tower_pieces_share=0.5"], r"model\.tower_pieces_share needs loss\.tower_pieces"),
+        (["loss.tower_pieces=1.0"], r"tower_pieces must be in 0\.\.1"),
+        (["loss.tower_pieces=0.5"], r"loss\.tower_pieces needs model\.tower_pieces_share"),
     ],
 )
 def test_what_does_not_fit_is_refused(workplace: Path, overrides: list[str], message: str) -> None:

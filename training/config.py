@@ -52,6 +52,7 @@ class ResidualGruConfig:
     tower_width: int = 512
     tower_bottleneck: int = 192
     tower_share: float = 1.0
+    tower_pieces_share: float = 0.0
 
     def settings(self, vocab_size: int, n_mels: int, phones: int = 0) -> ResidualGruSettings:
         """phones: outputs of the phone layer and tower; 0: there are none."""
@@ -102,11 +103,14 @@ class LossConfig:
         0.0  # weight of the agreement of two masked views, 0.2 in the paper; doubles a step's cost
     )
     phone_ctc: float = 0.0  # share of the loss that the phone layer gets; 1: the phone tower learns alone
+    tower_pieces: float = 0.0  # share of the tower's loss that its pieces get, where it hears them
     crf: float = 0.0  # weight of log Z beside the phones' CTC (training/label_graph.py); 1 is CTC-CRF whole
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.phone_ctc <= 1.0 or not 0.0 <= self.crf <= 1.0:
             raise ValueError("phone_ctc and crf must be in 0..1")
+        if not 0.0 <= self.tower_pieces < 1.0 or (self.tower_pieces and self.phone_ctc < 1.0):
+            raise ValueError("tower_pieces must be in 0..1, and 0 unless phone_ctc is 1")
         if self.crf and not self.phone_ctc:
             raise ValueError("crf needs phone_ctc: it is a part of the phones' loss")
         if not 0.0 <= self.inter_ctc < 1.0 or self.cr_ctc < 0.0 or self.inter_ctc_every < 0:
@@ -273,6 +277,11 @@ def _check_loss(config: TrainConfig) -> None:
         raise ConfigError("loss.phone_ctc needs data.lexicon: phones come from there")
     if config.loss.phone_ctc == 1.0 and not getattr(config.model, "tower_blocks", 0):
         raise ConfigError("loss.phone_ctc of 1 needs model.tower_blocks: nothing else learns then")
+    of_pieces = getattr(config.model, "tower_pieces_share", 0)
+    if of_pieces and not config.loss.tower_pieces:
+        raise ConfigError("model.tower_pieces_share needs loss.tower_pieces: they must be trained")
+    if config.loss.tower_pieces and not of_pieces:
+        raise ConfigError("loss.tower_pieces needs model.tower_pieces_share: the tower hears no pieces")
     if config.data.lexicon and not config.loss.phone_ctc:
         raise ConfigError("data.lexicon needs loss.phone_ctc: the phone layer must be trained")
     try:

@@ -80,6 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="the phone tower's part of the phones' log-probabilities (default: the run's)",
     )
+    parser.add_argument(
+        "--tower-pieces-share", type=float, help="of the pieces' log-probabilities, where it hears them"
+    )
     parser.add_argument("--name", help="of the bundle (default: its folder's)")
     parser.add_argument("--notes", type=Path, help="Markdown for the model card: data, licences, limits")
     parser.add_argument("--decoding", type=Path, help="another bundle, to start from its decoding weights")
@@ -120,6 +123,12 @@ def export(args: argparse.Namespace) -> Bundle:
         if not isinstance(acoustic, ResidualGruSettings) or not acoustic.tower_blocks:
             raise ValueError("--tower-share: this model has no phone tower")
         acoustic = replace(acoustic, tower_share=args.tower_share)
+    if args.tower_pieces_share is not None:
+        if not (isinstance(acoustic, ResidualGruSettings) and acoustic.tower_pieces_share):
+            raise ValueError("--tower-pieces-share: this model has no tower that hears pieces")
+        if not args.tower_pieces_share:
+            raise ValueError("--tower-pieces-share must be above 0")
+        acoustic = replace(acoustic, tower_pieces_share=args.tower_pieces_share)
     contents: dict[str, Path | bytes] = {
         ACOUSTIC: _weights(args.acoustic / "model.safetensors", half=args.half),
         TOKENIZER: args.tokenizer or args.acoustic / "tokenizer.model",

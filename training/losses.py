@@ -5,7 +5,8 @@ CR-CTC (arXiv 2410.05101): two differently masked views of each utterance; the m
 w/2 sum over frames of KL(sg(b) || a) + KL(sg(a) || b), sg stopping the gradient.
 Phones, where the model has a layer for them: (1 - s) of all that + s of theirs, which is 0.75 CTC(last block)
 + 0.25 mean of CTC(inner blocks), agreement at half its weight, and for CTC-CRF (arXiv 1911.08747) w log Z.
-With s = 1 that is the phone tower's, which learns alone.
+With s = 1 that is the phone tower's, which learns alone; where it hears pieces, too, (1 - t) of its phones' +
+t of its pieces' CTC and agreement.
 
 Everything is summed over utterances and divided by the labels of the whole step, over all processes and
 accumulated batches: however a step is cut into parts, their gradients add up to the same.
@@ -93,11 +94,11 @@ class Objective:
         )
         with torch.autocast(features_BTF.device.type, self._dtype, enabled=self._dtype is not None):
             if self._tower is not None:
-                of_tower_BTP = self._tower(features_BTF, lengths_B)
+                of_tower = self._tower(features_BTF, lengths_B)
             else:
                 outputs, out_lengths_B = self._at_blocks(features_BTF, lengths_B, self._blocks)
         if self._tower is not None:
-            return self._of_tower(of_tower_BTP, lengths_B, batch, n_labels)
+            return self._of_tower(*of_tower, lengths_B, batch, n_labels)
         phones = [] if batch.phones_BL is None else [phone_log_probs(o, self._vocab_size) for o in outputs]
         *inner, last_BTV = [o[..., : self._vocab_size] for o in outputs] if phones else outputs
         losses = [
@@ -119,13 +120,29 @@ class Objective:
         return total, torch.stack([ctc, inter, cr, phone_ctc, log_z]).detach()
 
     def _of_tower(
-        self, phones_BTP: torch.Tensor, lengths_B: torch.Tensor, batch: Batch, n_labels: int
+        self,
+        phones_BTP: torch.Tensor,
+        pieces_BTV: torch.Tensor | None,
+        lengths_B: torch.Tensor,
+        batch: Batch,
+        n_labels: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """As `__call__`, where the phone tower learns alone."""
-        out_lengths_B = PHONE_FRAMES * -(-lengths_B // ROW_FEATURES)
-        total, phone_ctc, log_z = self._of_phones([phones_BTP], out_lengths_B, batch, n_labels)
-        none = torch.zeros_like(phone_ctc)
-        return total, torch.stack([phone_ctc, none, none, phone_ctc, log_z]).detach()
+        out_lengths_B = -(-lengths_B // ROW_FEATURES)
+        total, phone_ctc, log_z = self._of_phones([phones_BTP], PHONE_FRAMES * out_lengths_B, batch, n_labels)
+        ctc, cr = phone_ctc, torch.zeros_like(phone_ctc)
+        if pieces_BTV is not None:
+            n_views = len(batch.views)
+            targets_BL, n_targets_B = (
+                batch.targets_BL.repeat(n_views, 1),
+                batch.target_lengths_B.repeat(n_views),
+            )
+            ctc = ctc_sum(pieces_BTV, out_lengths_B, targets_BL, n_targets_B) / (n_views * n_labels)
+            if n_views > 1:
+                cr = disagreement_sum(pieces_BTV, out_lengths_B) / n_labels
+            share = self._loss.tower_pieces
+            total = (1 - share) * total + share * (ctc + self._loss.cr_ctc * cr)
+        return total, torch.stack([ctc, torch.zeros_like(ctc), cr, phone_ctc, log_z]).detach()
 
     def _of_phones(
         self, outputs: list[torch.Tensor], lengths_B: torch.Tensor, batch: Batch, n_labels: int

@@ -90,9 +90,12 @@ def _searches(settings: BundleSettings) -> str:
 def _tower(acoustic: ResidualGruSettings) -> str:
     if not acoustic.tower_blocks:
         return ""
+    pieces, of_pieces = "phones only", ""
+    if acoustic.tower_pieces_share:
+        pieces, of_pieces = "both", f", of the pieces' {acoustic.tower_pieces_share:g}"
     return (
-        f"\n- beside it a network that hears phones only, {acoustic.tower_blocks} blocks of convolutions over"
-        f"\n  time, whose part of the phones' log-probabilities is {acoustic.tower_share:g}"
+        f"\n- beside it a network that hears {pieces}, {acoustic.tower_blocks} blocks of convolutions over"
+        f"\n  time, whose part of the phones' log-probabilities is {acoustic.tower_share:g}{of_pieces}"
     )
 
 

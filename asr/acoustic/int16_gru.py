@@ -9,18 +9,20 @@ Shapes: T frames, F mel bands, C channels, N frames of all recordings, D values 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn import functional
 
 from asr.acoustic import int16_kernels as kernels
 from asr.acoustic.dot_tile import PANEL, ROWS
 from asr.acoustic.int16_kernels import LARGEST, Floats, Gru, Int16s, Matrix, Sums, TimeLayer, TimeWork, Work
 from asr.acoustic.intermediate import upsampled_log_probs
 from asr.acoustic.phone_tower import ROW_FEATURES, STRIDES, PhoneTower, TimeBlock
-from asr.acoustic.phones import PHONE_FRAMES, mixed_phones, with_phones
+from asr.acoustic.phones import PHONE_FRAMES, mixed, with_phones
 from asr.acoustic.residual_gru import ConvBlock, GruBlock, ResidualGru, ResidualGruSettings, Stride
 
 _LARGEST_SUM = 2**31 - 1
@@ -64,7 +66,13 @@ class Int16Gru:
         """
         wanted = [True] * len(features) if phones is None else phones
         found: dict[int, Floats] = {}
-        order = sorted(range(len(features)), key=lambda place: -len(features[place]))
+        by_grus = []
+        for place, features_TF in enumerate(features):
+            if self._tower is not None and self._settings.pieces_are_towers and not wanted[place]:
+                found[place] = self._tower.pieces(features_TF)
+            else:
+                by_grus.append(place)
+        order = sorted(by_grus, key=lambda place: -len(features[place]))
         for first in range(0, len(order), ROWS):
             group = order[first : first + ROWS]
             rows = self._heard([features[place] for place in group], [wanted[place] for place in group])
@@ -84,22 +92,29 @@ class Int16Gru:
         n_columns = settings.vocab_size * settings.upsampling + PHONE_FRAMES * settings.phones
         logits_NC = _projected(x_ND, True, self._output, n_columns)
         return [
-            self._log_probs(torch.from_numpy(logits_TC)[None], features_TF if wanted else None)
+            self._log_probs(torch.from_numpy(logits_TC)[None], features_TF, wanted=wanted)
             for logits_TC, features_TF, wanted in zip(
                 np.split(logits_NC, ends[:-1]), features, phones, strict=True
             )
         ]
 
-    def _log_probs(self, logits_1TC: torch.Tensor, features_TF: Floats | None) -> Floats:
-        """features_TF: None where phones are not wanted."""
+    def _log_probs(self, logits_1TC: torch.Tensor, features_TF: Floats, *, wanted: bool) -> Floats:
+        """wanted: whether phones are."""
         settings = self._settings
         n_pieces = settings.vocab_size * settings.upsampling
         pieces_1TV = upsampled_log_probs(logits_1TC[..., :n_pieces], settings.upsampling)
-        if settings.phones and features_TF is not None:
+        wanted = wanted and settings.phones > 0
+        of_tower: Heard | None = None
+        if self._tower is not None and (wanted or settings.tower_pieces_share):
+            of_tower = self._tower(features_TF)
+        if of_tower and of_tower.pieces_TV is not None:
+            of_tower_1TV = torch.from_numpy(of_tower.pieces_TV)[None]
+            pieces_1TV = mixed(pieces_1TV, of_tower_1TV, settings.tower_pieces_share)
+        if wanted:
             phones_1TP = upsampled_log_probs(logits_1TC[..., n_pieces:], PHONE_FRAMES)
-            if self._tower is not None:
-                of_tower_1TP = torch.from_numpy(self._tower(features_TF))[None]
-                phones_1TP = mixed_phones(phones_1TP, of_tower_1TP, settings.tower_share)
+            if of_tower:
+                of_tower_1TP = torch.from_numpy(of_tower.phones_TP)[None]
+                phones_1TP = mixed(phones_1TP, of_tower_1TP, settings.tower_share)
             pieces_1TV = with_phones(pieces_1TV, phones_1TP)
         return pieces_1TV[0].numpy()
 
@@ -121,6 +136,13 @@ class Int16Gru:
         return _projected(x_MC.reshape(n_frames, -1), False, self._projection, self._settings.width)
 
 
+class Heard(NamedTuple):
+    """What a tower gives for one recording: log-probabilities."""
+
+    phones_TP: Floats
+    pieces_TV: Floats | None
+
+
 class Int16Tower:
     """A `PhoneTower` that hears one recording."""
 
@@ -134,10 +156,32 @@ class Int16Tower:
         self._layers = [_time_layer(block) for block in model.blocks if isinstance(block, TimeBlock)]
         self._bottleneck = model.bottleneck
         self._output = _packed(*_after(model.norm, model.output.weight, model.output.bias))
-        self._n_phones = len(model.output.bias)
+        self._n_phones, self._pieces_output = len(model.output.bias), None
+        if model.pieces_output is not None:
+            layer = model.pieces_output
+            self._pieces_output = _packed(*_after(model.norm, layer.weight, layer.bias)), len(layer.bias)
 
-    def __call__(self, features_TF: Floats) -> Floats:
+    def __call__(self, features_TF: Floats) -> Heard:
         """What the tower gives for (T, F), T at least 1."""
+        x_TD = self._inner(features_TF)
+        logits_TP = _projected(x_TD, True, self._output, self._n_phones)
+        phones_TP = torch.from_numpy(logits_TP).log_softmax(dim=-1).numpy()
+        return Heard(phones_TP, self._pieces(x_TD) if self._pieces_output else None)
+
+    def pieces(self, features_TF: Floats) -> Floats:
+        """Without the phones. (T, V)"""
+        return self._pieces(self._inner(features_TF))
+
+    def _pieces(self, x_TD: Floats) -> Floats:
+        assert self._pieces_output is not None
+        matrix, n_pieces = self._pieces_output
+        normed_TD = functional.layer_norm(torch.from_numpy(x_TD), x_TD.shape[1:]).numpy()
+        pairs_TE = normed_TD.reshape(-1, PHONE_FRAMES * x_TD.shape[1])
+        logits_TV = _projected(pairs_TE, False, matrix, n_pieces)
+        return torch.from_numpy(logits_TV).log_softmax(dim=-1).numpy()
+
+    def _inner(self, features_TF: Floats) -> Floats:
+        """What the output layers read before it is normalised, (2T, D)."""
         n_bands = features_TF.shape[1]
         n_frames = ROW_FEATURES * -(-len(features_TF) // ROW_FEATURES)
         x_MC = np.zeros((n_frames * n_bands, 1), dtype=np.float32)
@@ -159,8 +203,7 @@ class Int16Tower:
         )
         for layer in self._layers:
             kernels.time_block(x_TD, layer, work)
-        logits_TP = _projected(x_TD, True, self._output, self._n_phones)
-        return torch.from_numpy(logits_TP).log_softmax(dim=-1).numpy()
+        return x_TD
 
 
 def _time_layer(block: TimeBlock) -> TimeLayer:
@@ -209,9 +252,11 @@ def _gru(block: GruBlock) -> Gru:
 def _after(
     norm: nn.LayerNorm, weight: torch.Tensor, bias: torch.Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A matrix, with one segment, and bias that take the norm's weights in."""
-    of_norm, matrix = _numbers(norm.weight), _numbers(weight)
-    return (matrix * of_norm)[:, None], _numbers(bias) + matrix @ _numbers(norm.bias)
+    """A matrix, with one segment, and bias that take in the norm's weights, of a frame or of several."""
+    matrix = _numbers(weight)
+    n_frames = matrix.shape[1] // len(norm.weight)
+    of_norm, bias_of_norm = (np.tile(_numbers(part), n_frames) for part in (norm.weight, norm.bias))
+    return (matrix * of_norm)[:, None], _numbers(bias) + matrix @ bias_of_norm
 
 
 def _packed(weight_PSK: NDArray[np.float64], bias_P: NDArray[np.float64]) -> Matrix:

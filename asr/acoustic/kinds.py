@@ -29,6 +29,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "tower_width": 512,
         "tower_bottleneck": 192,
         "tower_share": 1.0,
+        "tower_pieces_share": 0.0,
     }
 }
 

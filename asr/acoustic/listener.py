@@ -41,7 +41,7 @@ def heard_in_one_pass(
     lengths_B = torch.tensor([len(features_TF) for features_TF in features], device=features_BTF.device)
     with torch.inference_mode():
         if isinstance(model, ResidualGru):
-            log_probs_BTV, lengths_B = model(features_BTF, lengths_B, tower=any(wanted))
+            log_probs_BTV, lengths_B = model(features_BTF, lengths_B, phones=any(wanted))
         else:
             log_probs_BTV, lengths_B = model(features_BTF, lengths_B)
     n_pieces = model.settings.vocab_size

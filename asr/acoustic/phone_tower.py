@@ -1,9 +1,9 @@
-"""A network of its own that hears phones: 2-D convolutions, then residual convolutions over time.
+"""A network of its own that hears phones, and pieces if asked: 2-D convolutions, then some over time.
 
 After Kaldi's factored TDNNs (Povey et al., Interspeech 2018). It looks at half a second to either side and no
 further: from little speech, a network that sees whole sentences learns these by heart.
 
-Shapes: B utterances, T frames of pieces, F mel bands, C channels, D width, R bottleneck, P phones.
+Shapes: B utterances, T frames of pieces, F mel bands, C channels, D width, R bottleneck, P phones, V pieces.
 """
 
 import torch
@@ -12,13 +12,14 @@ from torch.nn import functional
 
 from asr.acoustic.byte_dropout import ByteDropout
 from asr.acoustic.masking import frame_mask, zero_padding
+from asr.acoustic.phones import PHONE_FRAMES
 
 STRIDES = ((2, 2), (2, 2), (1, 2))  # of time and bands
 ROW_FEATURES = 8  # to a frame of pieces
 
 
 class PhoneTower(nn.Module):
-    """(features_BTF, lengths_B) -> log-probabilities of phones (B, 2T, P)."""
+    """(features_BTF, lengths_B) -> log-probabilities of phones (B, 2T, P), of pieces (B, T, V) or None."""
 
     def __init__(
         self,
@@ -29,7 +30,9 @@ class PhoneTower(nn.Module):
         n_blocks: int,
         dropout: float,
         phones: int,
+        pieces: int = 0,
     ) -> None:
+        """pieces: 0 for a tower that hears phones only."""
         super().__init__()
         self.bottleneck = bottleneck
         sizes = (1, channels, 2 * channels, 2 * channels)
@@ -41,8 +44,11 @@ class PhoneTower(nn.Module):
         self.blocks = nn.ModuleList(TimeBlock(width, bottleneck, dropout) for _ in range(n_blocks))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, phones)
+        self.pieces_output = nn.Linear(PHONE_FRAMES * width, pieces) if pieces else None
 
-    def forward(self, features_BTF: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, features_BTF: torch.Tensor, lengths_B: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """features_BTF: float32, anything past `lengths_B`, int64 features, at least 1.
 
         Each utterance is taken to end with silence up to a whole frame of pieces. Log-probabilities past that
@@ -60,8 +66,12 @@ class PhoneTower(nn.Module):
         mask_BT1 = frame_mask(lengths_B, x_BTD.shape[1])[..., None]
         for block in self.blocks:
             x_BTD = block(x_BTD, mask_BT1)
-        logits_BTP: torch.Tensor = self.output(self.norm(x_BTD))
-        return logits_BTP.float().log_softmax(dim=-1)
+        x_BTD = self.norm(x_BTD)
+        phones_BTP = self.output(x_BTD).float().log_softmax(dim=-1)
+        if self.pieces_output is None:
+            return phones_BTP, None
+        pairs_BTE = x_BTD.reshape(len(x_BTD), -1, PHONE_FRAMES * x_BTD.shape[-1])
+        return phones_BTP, self.pieces_output(pairs_BTE).float().log_softmax(dim=-1)
 
 
 class TimeBlock(nn.Module):

@@ -36,8 +36,8 @@ def split_rows(
     return rows_TC[:, :vocab_size], phone_log_probs(rows_TC, vocab_size)
 
 
-def mixed_phones(of_layer_BTP: torch.Tensor, of_tower_BTP: torch.Tensor, share: float) -> torch.Tensor:
-    """Two networks' log-probabilities of phones as one: weighted, the tower's by `share`, and normalised."""
+def mixed(of_layer_BTV: torch.Tensor, of_tower_BTV: torch.Tensor, share: float) -> torch.Tensor:
+    """Two networks' log-probabilities as one: weighted, the tower's by `share`, and normalised."""
     if share == 1.0:
-        return of_tower_BTP
-    return torch.lerp(of_layer_BTP, of_tower_BTP, share).log_softmax(dim=-1)
+        return of_tower_BTV
+    return torch.lerp(of_layer_BTV, of_tower_BTV, share).log_softmax(dim=-1)

@@ -18,8 +18,8 @@ from torch.nn import functional
 from asr.acoustic.gru import bidirectional_gru
 from asr.acoustic.intermediate import through_blocks, upsampled_log_probs
 from asr.acoustic.masking import frame_mask, reversed_within_lengths, zero_padding
-from asr.acoustic.phone_tower import PhoneTower
-from asr.acoustic.phones import PHONE_FRAMES, mixed_phones, phone_log_probs, with_phones
+from asr.acoustic.phone_tower import ROW_FEATURES, PhoneTower
+from asr.acoustic.phones import PHONE_FRAMES, mixed, phone_log_probs, with_phones
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class ResidualGruSettings:
     tower_width: int = 512
     tower_bottleneck: int = 192
     tower_share: float = 1.0  # of the phones' log-probabilities; the rest is the second layer's
+    tower_pieces_share: float = 0.0  # of the pieces' log-probabilities; 0: the tower hears no pieces
 
     def __post_init__(self) -> None:
         if self.subsampling not in (4, 8):
@@ -58,12 +59,21 @@ class ResidualGruSettings:
             raise ValueError("conv_blocks and self_condition_every must be at least 0")
         if self.phones < 0 or (self.phones and (self.upsampling > 1 or self.self_condition_every)):
             raise ValueError("phones must be at least 0, and 0 with upsampling or self-conditioning")
+        if not 0.0 <= self.tower_pieces_share <= 1.0 or (self.tower_pieces_share and not self.tower_blocks):
+            raise ValueError(
+                f"tower_pieces_share must be in 0..1, and 0 without a tower, not {self.tower_pieces_share}"
+            )
         if self.tower_blocks < 0 or (self.tower_blocks and not (self.phones and self.subsampling == 8)):
             raise ValueError("tower_blocks must be 0 without phones or with a subsampling of 4")
         if not 0.0 <= self.tower_share <= 1.0:
             raise ValueError(f"tower_share must be in 0..1, not {self.tower_share}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in 0..1, not {self.dropout}")
+
+    @property
+    def pieces_are_towers(self) -> bool:
+        """Whether the tower gives the pieces alone: the GRUs are there for phones only."""
+        return self.tower_pieces_share == 1.0
 
     @property
     def features_per_output(self) -> Fraction:
@@ -116,24 +126,27 @@ class ResidualGru(nn.Module):
                 settings.tower_blocks,
                 settings.dropout,
                 settings.phones,
+                settings.vocab_size if settings.tower_pieces_share else 0,
             )
         self.condition = nn.Linear(n_outputs, settings.width) if settings.self_condition_every else None
 
     def forward(
-        self, features_BTF: torch.Tensor, lengths_B: torch.Tensor, *, tower: bool = True
+        self, features_BTF: torch.Tensor, lengths_B: torch.Tensor, *, phones: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """features_BTF: float32, anything past `lengths_B`. lengths_B: int64, at least 1.
 
         Returns log-probabilities (B, ceil(T / subsampling) * upsampling, V), normalised over V, and their
         lengths. Rows past an utterance's length are to be ignored. With `phones` a row goes on with theirs
-        (`n_columns`, `phone_log_probs`), the second layer's alone where the tower is not to be asked.
+        (`n_columns`, `phone_log_probs`); without `phones` they are unfinished or absent, which is quicker.
         """
-        lengths_before_B = lengths_B
+        settings = self.settings
+        of_tower = None
+        if settings.tower_blocks and (phones or settings.tower_pieces_share):
+            of_tower = self.tower(features_BTF, lengths_B)
+        if of_tower and settings.pieces_are_towers and not phones:
+            return of_tower[1], (lengths_B + ROW_FEATURES - 1) // ROW_FEATURES
         outputs, lengths_B = self.at_blocks(features_BTF, lengths_B)
-        rows_BTC = outputs[-1]
-        if self.settings.tower_blocks and tower:
-            rows_BTC = self._with_tower(rows_BTC, self.tower(features_BTF, lengths_before_B))
-        return rows_BTC, lengths_B
+        return self._with_tower(outputs[-1], *of_tower) if of_tower else outputs[-1], lengths_B
 
     def at_blocks(
         self, features_BTF: torch.Tensor, lengths_B: torch.Tensor, wanted: Collection[int] = ()
@@ -188,12 +201,15 @@ class ResidualGru(nn.Module):
         logits_BTP = self.phone_output(self.phone_norm(x_BTD))
         return with_phones(pieces_BTV, upsampled_log_probs(logits_BTP, PHONE_FRAMES))
 
-    def _with_tower(self, rows_BTC: torch.Tensor, of_tower_BTP: torch.Tensor) -> torch.Tensor:
-        n_pieces = self.settings.vocab_size
-        return with_phones(
-            rows_BTC[..., :n_pieces],
-            mixed_phones(phone_log_probs(rows_BTC, n_pieces), of_tower_BTP, self.settings.tower_share),
-        )
+    def _with_tower(
+        self, rows_BTC: torch.Tensor, of_tower_BTP: torch.Tensor, of_tower_BTV: torch.Tensor | None
+    ) -> torch.Tensor:
+        settings = self.settings
+        pieces_BTV = rows_BTC[..., : settings.vocab_size]
+        if of_tower_BTV is not None:
+            pieces_BTV = mixed(pieces_BTV, of_tower_BTV, settings.tower_pieces_share)
+        phones_BTP = phone_log_probs(rows_BTC, settings.vocab_size)
+        return with_phones(pieces_BTV, mixed(phones_BTP, of_tower_BTP, settings.tower_share))
 
 
 class Stride(nn.Sequential):
