@@ -5,13 +5,14 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from asr.bundle import EVALUATION, MODEL_CARD, Bundle
-from asr.decoding.options import DecodingOptions, decoding_for_people
+from asr.decoding.options import DecodingOptions, DecodingSettings, decoding_for_people
 from asr.scoring import word_error_rate
 from asr.transcriber import Transcriber
 from tests.conftest import SENTENCES, wav_bytes
@@ -191,6 +192,35 @@ def test_the_bundle_decodes_as_the_report_says(tiny_bundle: Path, tmp_path: Path
             chosen = [u for u in read_manifest(dev) if u.set == name]
             texts = [tuned.transcribe(read_bytes(u), DecodingOptions(decoder)).text for u in chosen]
             assert word_error_rate([u.text for u in chosen], texts, resamples=0).rate == pytest.approx(wer)
+
+
+def test_both_searches_weights_are_walked_to_where_each_needs_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Errors made up: least at beta -0.6 and phone_alpha 1.2, and a valley between them that turns."""
+    searched: list[DecodingSettings] = []
+
+    def errors(settings: DecodingSettings) -> float:
+        beta, alpha = settings.beta + 0.6, (settings.phone_alpha or 0.0) - 1.2
+        return 0.3 + 0.1 * (beta * beta + alpha * alpha + beta * alpha)
+
+    def trial(
+        _: object, __: object, ___: object, settings: DecodingSettings, *____: object
+    ) -> SimpleNamespace:
+        return SimpleNamespace(settings=settings, objective=errors(settings), wers={})
+
+    monkeypatch.setattr(tune, "_search_beam", lambda _, __, settings, ___: searched.append(settings))
+    monkeypatch.setattr(tune, "_best_joined", trial)
+    start = DecodingSettings(
+        alpha=0.6, beta=0.2, phone_alpha=0.9, pronunciation_weight=0.7, phone_beam_width=9
+    )
+    best = tune._walked(None, None, trial(None, None, None, start), (0.5, 0.5), rounds=3)  # type: ignore[arg-type]
+    assert (best.settings.beta, best.settings.phone_alpha) == pytest.approx((-0.6, 1.2))
+    assert best.settings.alpha == 0.6
+    assert not best.settings.phone_prior_weight
+    assert all(
+        settings.phone_beam_width is None for settings in searched
+    )  # the pieces' search knows no phones
 
 
 def test_log_probs_are_heard_once_and_again_for_other_recordings(

@@ -5,10 +5,11 @@ as lists depend on weights. The weights whose own search made the fewest errors 
 lists, and alpha, beta and gamma are searched jointly (`rescore_alpha`, `rescore_beta`, `gamma`); gamma 0 is
 among the points, so that rescoring is never worse on the data it is tuned on. Where the acoustic model hears
 phones too, their share and their prior's power are searched between the two, at beam search's weights; with
---phone-beam-width a search over phones adds its texts to the lists, and alpha and beta are searched again for
-both searches' texts together. The bundle gets the weights and loses evaluation and calibration, which
-measured others. Under --work stay log-probabilities and the lists' components, from which a second run
-starts, `tuning.json`, and `surface.svg`: WER over each pair of weights.
+--phone-beam-width a search over phones adds its texts to the lists, and what both searches share is walked
+together, a weight at a time, as long as dev gains: lists of one search do not know what the other would
+find. The bundle gets the weights and loses evaluation and calibration, which measured others. Under --work
+stay log-probabilities and the lists' components, from which a second run starts, `tuning.json`, and
+`surface.svg`: WER over each pair of weights.
 """
 
 import argparse
@@ -49,7 +50,19 @@ PHONE_PRIOR_WEIGHTS = (0.0, 0.2, 0.4, 0.6)
 PRONUNCIATION_WEIGHTS = tuple(share / 20 for share in range(1, 17))
 PHONE_ALPHAS = (0.6, 0.8, 1.0, 1.2)  # of the search over phones
 JOINED_WEIGHTS = tuple(share / 20 for share in range(6, 19, 2))
+NO_PHONES = dict.fromkeys(
+    (
+        "pronunciation_nbest",
+        "pronunciation_weight",
+        "phone_beam_width",
+        "phone_alpha",
+        "phone_prior_weight",
+        "phone_prior",
+    )
+)
 NOT_DIVIDED: dict[str, Any] = {"prior_weight": None, "label_prior": None}
+WALK = {"beta": 0.2, "phone_prior_weight": 0.1, "phone_alpha": 0.1, "alpha": 0.06}  # of both searches: steps
+WALK_GAIN = 0.0003  # of the objective: what a step must gain
 WIDTH_TOLERANCE = 0.0005  # of the objective: what a narrower beam may cost
 
 
@@ -151,7 +164,7 @@ def main(args: argparse.Namespace) -> None:
         best = min(trials, key=lambda trial: trial.objective)
         best = searched = _narrowed(pool, dev, best, args.beam_widths)
         if dev.phones and args.phone_beam_width:
-            best = _tune_joined(pool, dev, searched, args.phone_beam_width, args.seed)
+            best = _tune_joined(pool, dev, searched, args.phone_beam_width, args.rounds)
         elif dev.phones:
             best = _tune_pronunciation(pool, dev, searched)
         settings, rescored = _tune_gpt2(pool, dev, best, args.seed)
@@ -251,8 +264,8 @@ def _tune_pronunciation(pool: Workers, dev: Dev, searched: Trial) -> Trial:
     return best
 
 
-def _tune_joined(pool: Workers, dev: Dev, searched: Trial, width: int, seed: int) -> Trial:
-    """Both searches' texts by pieces and phones: how phones search and their share, then alpha and beta."""
+def _tune_joined(pool: Workers, dev: Dev, searched: Trial, width: int, rounds: int) -> Trial:
+    """Both searches' texts by pieces and phones: how phones search, their share, then a walk."""
     best, prior = searched, tuple(mean_posterior(dev.phones))
     for power in PHONE_PRIOR_WEIGHTS:
         divided = _divided_phones(power, prior)
@@ -265,26 +278,55 @@ def _tune_joined(pool: Workers, dev: Dev, searched: Trial, width: int, seed: int
                 phone_alpha=alpha,
                 **divided,
             )
-            trial = min(_joined_trials(pool, dev, searched, settings, JOINED_WEIGHTS), key=_objective)
-            print(
-                f"phones, alpha {alpha} prior {power}, share {trial.settings.pronunciation_weight}: "
-                f"{trial.objective:.2%} {_percent(trial.wers)}",
-                flush=True,
-            )
+            trial = _best_joined(pool, dev, searched, settings, JOINED_WEIGHTS)
             best = min(best, trial, key=_objective)
-    if best is searched:
-        return searched
-    settings = best.settings
-    start = Weights(settings.alpha, settings.beta, settings.unknown_word_logp)
-    held = (replace(end, unknown=start.unknown) for end in (BEAM_RANGE.low, BEAM_RANGE.high))
-    found = search(best.lists, start, Range(*held), seed).weights
-    settings = replace(settings, alpha=found.alpha, beta=found.beta)
-    again = _search_beam(pool, dev, settings, "beam search, for both")
-    share = settings.pronunciation_weight or 0.0
-    shares = [w for w in JOINED_WEIGHTS if abs(w - share) < 0.21]
-    trial = min(_joined_trials(pool, dev, again, settings, shares), key=_objective)
-    print(f"{_shown(settings)}: {trial.objective:.2%} {_percent(trial.wers)}", flush=True)
-    return min(best, trial, key=_objective)
+    return best if best is searched else _walked(pool, dev, best, prior, rounds)
+
+
+def _walked(pool: Workers, dev: Dev, best: Trial, prior: tuple[float, ...], rounds: int) -> Trial:
+    """Each weight of both searches up or down by steps, as long as that gains, over again while one does."""
+    for _ in range(rounds):
+        before = best
+        for name, step in WALK.items():
+            for direction in (-step, step):
+                walked = _steps(pool, dev, best, prior, name, direction)
+                if walked is not best:
+                    best = walked
+                    break
+        if best is before:
+            break
+    return best
+
+
+def _steps(
+    pool: Workers, dev: Dev, best: Trial, prior: tuple[float, ...], name: str, direction: float
+) -> Trial:
+    while True:
+        value = round((getattr(best.settings, name) or 0.0) + direction, 6)
+        if value < 0.0 and name != "beta":
+            return best
+        change = _divided_phones(value, prior) if name == "phone_prior_weight" else {name: value}
+        settings = replace(best.settings, **change)
+        share = settings.pronunciation_weight or 0.0
+        searched = _search_beam(pool, dev, replace(settings, **NO_PHONES), "beam search")
+        near = [weight for weight in JOINED_WEIGHTS if abs(weight - share) < 0.11]
+        trial = _best_joined(pool, dev, searched, settings, near)
+        if trial.objective > best.objective - WALK_GAIN:
+            return best
+        best = trial
+
+
+def _best_joined(
+    pool: Workers, dev: Dev, searched: Trial, settings: DecodingSettings, shares: Sequence[float]
+) -> Trial:
+    """Of the phones' shares, the best."""
+    trial = min(_joined_trials(pool, dev, searched, settings, shares), key=_objective)
+    print(
+        f"{_shown(settings)}, phones alpha {settings.phone_alpha} prior {settings.phone_prior_weight}, "
+        f"share {trial.settings.pronunciation_weight}: {trial.objective:.2%} {_percent(trial.wers)}",
+        flush=True,
+    )
+    return trial
 
 
 def _objective(trial: Trial) -> float:
