@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     latency_target_s: float | None = Field(default=10.0, gt=0, le=3600)
     """Seconds in which everything in the house should be done; when it would take longer, decoders step
     down."""
+    max_batch: int | None = Field(default=None, ge=1, le=1000)
+    """Stretches of audio that the acoustic model hears at once; none: 64 on a GPU, 2 on a CPU, where company
+    saves little and all of a batch wait for its last."""
     max_batch_s: float = Field(default=120.0, gt=0, le=100_000)
     """Seconds of audio, padding included, that the acoustic model hears at once."""
     batch_wait_ms: float = Field(default=60.0, ge=0, le=10_000)

@@ -14,7 +14,8 @@ from service.speech import Speech, uses_cuda
 from service.workshop import Stage
 
 FEATURES_PER_S = 100  # what the acoustic model's batches are counted in
-MAX_BATCH = 64  # stretches heard at once
+MAX_BATCH = 64  # stretches heard at once on a GPU
+MAX_BATCH_CPU = 2  # company saves little there, and all wait for the last
 MAX_LISTS = 8  # n-best lists rescored at once
 
 Read = tuple[Stretch, Prepared] | None
@@ -76,10 +77,11 @@ class Stages:
         # A thread that reads waits for another process; a core would wait with it.
         self.spare = int(settings.isolate_audio)
         on_device = 1 if uses_cuda(settings) else threads
+        most = settings.max_batch or (MAX_BATCH if uses_cuda(settings) else MAX_BATCH_CPU)
         max_size = settings.max_batch_s * FEATURES_PER_S
         self.read: Stage[Callable[[], Read], Read] = Stage("read", _read, threads + self.spare)
         self.hear: Stage[Hearing, Posteriors] = Stage(
-            "acoustic", _hear, on_device, max_items=MAX_BATCH, max_size=max_size
+            "acoustic", _hear, on_device, max_items=most, max_size=max_size
         )
         self.search: Stage[Search, NBest] = Stage("search", _search, threads)
         self.rescore: Stage[Rescoring, NBest] = Stage("rescoring", _rescore, on_device, max_items=MAX_LISTS)

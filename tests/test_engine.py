@@ -27,6 +27,10 @@ def silence(seconds: float) -> io.BytesIO:
     return io.BytesIO(wav_bytes(np.zeros(round(16000 * seconds), dtype=np.float32)))
 
 
+# Read in this process: no recording comes while the one thread is at work.
+ALONE = Settings(workers=1, isolate_audio=False, batch_wait_ms=10_000, max_batch=64)
+
+
 def on_engine(
     check: Callable[[Engine], Awaitable[None]],
     speech: Speech,
@@ -38,8 +42,7 @@ def on_engine(
 
     async def run() -> None:
         async with asyncio.timeout(PATIENCE_S):
-            # Read in this process: no recording comes while the one thread is at work.
-            settings_ = settings or Settings(workers=1, isolate_audio=False, batch_wait_ms=10_000)
+            settings_ = settings or ALONE
             readiness = Readiness()
             readiness.load(settings_, lambda _: speech)
             engine = Engine(settings_, readiness, metrics)
@@ -81,6 +84,22 @@ def test_waiting_recordings_are_heard_in_one_batch_and_rescored_in_one_pass(clos
     assert closed.batches == [[1.0], [1.0] * 5]
     assert closed.rescored == [5]
     assert value(metrics, "asr_decoders_total", asked="beam_lm_rescore", used="beam_lm_rescore") == 5
+
+
+@pytest.mark.parametrize(("given", "most"), [(None, 2), (1, 1), (3, 3)])
+def test_a_batch_has_no_more_than_it_may_and_on_a_cpu_few(
+    closed: ScriptedSpeech, given: int | None, most: int
+) -> None:
+    async def check(engine: Engine) -> None:
+        first = asyncio.create_task(engine.transcribe(silence(1), GREEDY))
+        await entered(closed)
+        rest = [asyncio.create_task(engine.transcribe(silence(1), GREEDY)) for _ in range(6)]
+        await asyncio.sleep(0)
+        closed.gate.set()
+        await asyncio.gather(first, *rest)
+
+    on_engine(check, closed, ALONE.model_copy(update={"max_batch": given, "device": "cpu"}))
+    assert [len(batch) for batch in closed.batches] == [1] + [most] * (6 // most)
 
 
 def test_recordings_are_read_while_all_threads_are_at_work(closed: ScriptedSpeech) -> None:
