@@ -164,6 +164,21 @@ def test_a_run_teaches_the_tower_beside_the_first_weights(workplace: Path, tmp_p
     assert all(torch.equal(value, broken[name]) for name, value in found.items())
 
 
+def test_a_tower_goes_on_with_pieces_too(workplace: Path, tmp_path: Path) -> None:
+    train(_config(workplace, "optim.epochs=1"), tmp_path / "phones")
+    first = tmp_path / "phones" / "model.safetensors"
+    config = _config(workplace, "model.tower_pieces_share=1.0", "loss.tower_pieces=0.3", "optim.epochs=6")
+    train(config, tmp_path / "both", init=first, stop_after_steps=3)
+    train(config, tmp_path / "both", init=first)
+    rows = [json.loads(line) for line in (tmp_path / "both" / "log.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert np.mean(losses[-4:]) < 0.9 * np.mean(losses[:4])
+    found, given = load_file(tmp_path / "both" / "model.safetensors"), load_file(first)
+    assert found.keys() - given.keys() == {"tower.pieces_output.weight", "tower.pieces_output.bias"}
+    changed = {name.split(".")[0] for name, value in given.items() if not torch.equal(found[name], value)}
+    assert changed == {"tower"}
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -56,7 +56,7 @@ class ResidualGruConfig:
 
     def settings(self, vocab_size: int, n_mels: int, phones: int = 0) -> ResidualGruSettings:
         """phones: outputs of the phone layer and tower; 0: there are none."""
-        values = _without_kind(self) | ({} if phones else {"tower_blocks": 0})
+        values = _without_kind(self) | ({} if phones else {"tower_blocks": 0, "tower_pieces_share": 0.0})
         return ResidualGruSettings(vocab_size=vocab_size, n_mels=n_mels, phones=phones, **values)
 
 

@@ -45,8 +45,8 @@ from training.step import StepResult, take_step
 from training.views import as_batch, corpus_config, fetch
 from training.whole_file import write_json, write_tensors
 
-# How the names of parameters begin that a run's first weights may lack: those of what hears phones.
-ADDED = ("phone_", "tower.")
+# How the names of parameters begin that a run's first weights may lack, and what they are.
+ADDED = {"phone_": "phone layer", "tower.pieces_": "layer for pieces in the tower", "tower.": "tower"}
 TOWER = "tower."
 
 
@@ -162,8 +162,8 @@ def _start(
     settings = run.config.model.settings(run.tokenizer.vocab_size, corpus.features.n_mels, n_phones)
     model = build(settings).to(run.processes.device)
     if weights:
-        own = {k: v for k, v in model.state_dict().items() if k.startswith(ADDED) and k not in weights}
-        for part in sorted({"tower" if name.startswith(TOWER) else "phone layer" for name in own}):
+        own = {k: v for k, v in model.state_dict().items() if k.startswith(tuple(ADDED)) and k not in weights}
+        for part in sorted({next(p for start, p in ADDED.items() if k.startswith(start)) for k in own}):
             run.folder.say(f"the first weights have no {part}: it starts at random")
         weights = own | weights
         try:
