@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 
 from asr import stopwatch
 from asr.decoding.options import DecoderName
@@ -88,5 +88,5 @@ def _combined(before: Sequence[Hypothesis], after: Sequence[Hypothesis], limit: 
 
 
 def _pair(a: Hypothesis, b: Hypothesis) -> Hypothesis:
-    sums = (x + y for x, y in zip(astuple(a.scores), astuple(b.scores), strict=True))
+    sums = (x + y for x, y in zip(a.scores, b.scores, strict=True))
     return Hypothesis(f"{a.text} {b.text}".strip(), Scores(*sums))

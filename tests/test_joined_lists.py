@@ -71,7 +71,7 @@ def test_the_list_has_both_searches_texts(
     assert transcriber.pronunciations is not None
     logps = pronunciation_logps(posteriors.phones, [h.text for h in scored], transcriber.pronunciations)
     for hypothesis, alike, logp in zip(scored, [*found, *[None] * len(missing)], logps, strict=True):
-        both = replace(hypothesis.scores, acoustic=0.6 * hypothesis.scores.acoustic, pronunciation=0.4 * logp)
+        both = hypothesis.scores._replace(acoustic=0.6 * hypothesis.scores.acoustic, pronunciation=0.4 * logp)
         if alike is None:
             assert both.total < best - 29.9
         elif alike.text in new:

@@ -95,7 +95,7 @@ def judge(transcriber: Transcriber, utterance: Utterance) -> Outcome:
         texts[decoder] = transcript.text
         seconds[decoder] = round(sum(transcript.timings_ms.values()) / 1000, 4)
         scores = transcript.hypotheses[0].scores
-        parts[decoder] = {key: round(value, 4) for key, value in asdict(scores).items()}
+        parts[decoder] = {key: round(value, 4) for key, value in scores._asdict().items()}
         parts[decoder]["total"] = round(scores.total, 4)
         if decoder == "beam_lm_rescore":
             listed = [hypothesis.text for hypothesis in transcript.hypotheses]

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -235,7 +234,7 @@ def rescore_lists(
     chosen = [hypotheses[:limit] for hypotheses in lists]
     logps = iter(scorer.score([h.text for hypotheses in chosen for h in hypotheses], deadline=deadline))
     rescored = (
-        [replace(h, scores=replace(h.scores, gpt2=gamma * next(logps))) for h in hypotheses]
+        [h._replace(scores=h.scores._replace(gpt2=gamma * next(logps))) for h in hypotheses]
         for hypotheses in chosen
     )
     return [sorted(hypotheses, key=lambda h: (-h.scores.total, h.text)) for hypotheses in rescored]

@@ -1,9 +1,8 @@
 """What the decoders answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,7 @@ if TYPE_CHECKING:  # beam search, which a language has, answers with what is def
 RescoringState = Literal["none", "done", "out_of_time"]
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(NamedTuple):
     """Weighted parts of a hypothesis' score, natural logarithms; they add up to `total`."""
 
     acoustic: float  # log-probability of the text given the audio, by its pieces
@@ -35,13 +33,10 @@ class Scores:
         return self.acoustic + self.pronunciation + self.ngram + self.hotwords + self.gpt2 + self.length
 
 
-_FIELDS = tuple(field.name for field in fields(Scores))
-_PARTS = attrgetter(*_FIELDS)
-ACOUSTIC, LENGTH, PRONUNCIATION = map(_FIELDS.index, ("acoustic", "length", "pronunciation"))
+ACOUSTIC, LENGTH, PRONUNCIATION = map(Scores._fields.index, ("acoustic", "length", "pronunciation"))
 
 
-@dataclass(frozen=True)
-class Hypothesis:
+class Hypothesis(NamedTuple):
     """One candidate text."""
 
     text: str
@@ -50,7 +45,7 @@ class Hypothesis:
 
 def parts_of(hypotheses: Sequence[Hypothesis]) -> NDArray[np.float64]:
     """(N, 6): their scores, in the order of `Scores`' fields."""
-    return np.array([_PARTS(hypothesis.scores) for hypothesis in hypotheses]).reshape(-1, len(_FIELDS))
+    return np.array([hypothesis.scores for hypothesis in hypotheses]).reshape(-1, len(Scores._fields))
 
 
 def totals_of(parts_N6: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,6 @@
 """Other n-gram and length weights for hypotheses that beam search has found."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from asr.decoding.mixed_ngram import AnyNgram
 from asr.decoding.options import DecodingSettings
@@ -24,6 +23,6 @@ def reweight_for_gpt2(
     for hypothesis in hypotheses:
         parts = lm.parts(hypothesis.text)
         ngram = alpha * parts.logp + settings.unknown_word_logp * parts.n_unknown
-        scores = replace(hypothesis.scores, ngram=ngram, length=beta * parts.n_words)
-        reweighted.append(replace(hypothesis, scores=scores))
+        scores = hypothesis.scores._replace(ngram=ngram, length=beta * parts.n_words)
+        reweighted.append(hypothesis._replace(scores=scores))
     return reweighted
