@@ -132,3 +132,7 @@ def test_tuning_finds_a_share_that_is_no_worse_and_is_kept(
             chosen = [u for u in read_manifest(tmp_path / "manifest.jsonl") if u.set == name]
             texts = [tuned.transcribe(read_bytes(u), DecodingOptions(decoder)).text for u in chosen]
             assert word_error_rate([u.text for u in chosen], texts, resamples=0).rate == pytest.approx(wer)
+    if more:  # the bundle's own weights are among the points
+        tune.main(parser.parse_args([*given, "--rounds", "0", *more]))
+        again = json.loads((tmp_path / "work" / "tuning.json").read_text())
+        assert again["beam_lm"]["objective"] <= report["beam_lm"]["objective"]

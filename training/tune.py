@@ -267,6 +267,8 @@ def _tune_pronunciation(pool: Workers, dev: Dev, searched: Trial) -> Trial:
 def _tune_joined(pool: Workers, dev: Dev, searched: Trial, width: int, rounds: int) -> Trial:
     """Both searches' texts by pieces and phones: how phones search, their share, then a walk."""
     best, prior = searched, tuple(mean_posterior(dev.phones))
+    if (present := pool.transcriber.settings).phone_beam_width:
+        best = min(best, _present_joined(pool, dev, present, width), key=_objective)
     for power in PHONE_PRIOR_WEIGHTS:
         divided = _divided_phones(power, prior)
         for alpha in PHONE_ALPHAS:
@@ -281,6 +283,16 @@ def _tune_joined(pool: Workers, dev: Dev, searched: Trial, width: int, rounds: i
             trial = _best_joined(pool, dev, searched, settings, JOINED_WEIGHTS)
             best = min(best, trial, key=_objective)
     return best if best is searched else _walked(pool, dev, best, prior, rounds)
+
+
+def _present_joined(pool: Workers, dev: Dev, present: DecodingSettings, width: int) -> Trial:
+    """Both searches with the bundle's weights as they stand, and priors as this model has them."""
+    divided = _divided_phones(present.phone_prior_weight or 0.0, tuple(mean_posterior(dev.phones)))
+    settings = replace(present, phone_beam_width=width, **divided)
+    if present.prior_weight:
+        settings = replace(settings, label_prior=tuple(mean_posterior(dev.log_probs)))
+    searched = _search_beam(pool, dev, replace(settings, **NO_PHONES), "beam search, present weights")
+    return _best_joined(pool, dev, searched, settings, JOINED_WEIGHTS)
 
 
 def _walked(pool: Workers, dev: Dev, best: Trial, prior: tuple[float, ...], rounds: int) -> Trial:
