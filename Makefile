@@ -92,10 +92,6 @@ runs/lexicon/lexicon.txt: runs/ngram/ngram.json data/train-wordless/manifest.jso
 runs/fourth/model.safetensors: runs/third/model.safetensors runs/lexicon/lexicon.txt
 	$(TORCHRUN) configs/default_fourth.toml --out runs/fourth --init $< --set data.tokenizer=runs/bpe/tokenizer.model
 
-runs/tower-pieces/model.safetensors: runs/tower/model.safetensors
-	$(TORCHRUN) configs/default_tower_pieces.toml --out runs/tower-pieces --init $< \
-	  --set data.tokenizer=runs/bpe/tokenizer.model --set data.lexicon=runs/lexicon
-
 runs/tower/model.safetensors: runs/fourth/model.safetensors
 	$(TORCHRUN) configs/default_tower.toml --out runs/tower --init $< \
 	  --set data.tokenizer=runs/bpe/tokenizer.model --set data.lexicon=runs/lexicon
@@ -114,8 +110,8 @@ runs/gpt2/gpt2.json: runs/gpt2-books/gpt2.json
 	  --init runs/gpt2-books/model --learning-rate 1.5e-3 --final-lr-share 0.02 --warmup-share 0.1 --manifest-repeat 4 \
 	  --max-steps 415 --seed 3 --out runs/gpt2
 
-runs/model.finished: runs/tower-pieces/model.safetensors runs/ngram/ngram.json runs/gpt2/gpt2.json $(TEST)
-	$(TRAIN) export --acoustic runs/tower-pieces --half --ngram runs/ngram --gpt2 runs/gpt2 --notes configs/default-data.md --out $(MODEL)
+runs/model.finished: runs/tower/model.safetensors runs/ngram/ngram.json runs/gpt2/gpt2.json $(TEST)
+	$(TRAIN) export --acoustic runs/tower --half --ngram runs/ngram --gpt2 runs/gpt2 --notes configs/default-data.md --out $(MODEL)
 	$(TRAIN) tune $(MODEL) --manifest $(DEV) --prior-weights 0.3 0.4 0.5 0.6 --phone-beam-width 300
 	$(TRAIN) calibrate $(MODEL) --manifest $(DEV) --check $(TEST)
 	$(TRAIN) evaluate $(MODEL) --manifest $(DEV) --out runs/dev.json

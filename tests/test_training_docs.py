@@ -63,8 +63,8 @@ def test_make_model_gives_every_stage_what_it_takes() -> None:
     assert names[-6:] == ["export", "tune", "calibrate", "evaluate", "evaluate", "export"]
     assert {"prepare", "wordless", "tokenizer", "ngram", "gpt2", "lexicon"} <= set(names)
     runs = [line for line in lines if "training.cli train configs/default" in line]
-    assert len(runs) == 6
-    assert "configs/default_tower_pieces.toml" in runs[-1]
+    assert len(runs) == 5
+    assert "configs/default_tower.toml" in runs[-1]
     ready, needing = (
         next(i for i, line in enumerate(lines) if name in line) for name in (" lexicon ", "fourth")
     )
