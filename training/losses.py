@@ -98,7 +98,7 @@ class Objective:
             else:
                 outputs, out_lengths_B = self._at_blocks(features_BTF, lengths_B, self._blocks)
         if self._tower is not None:
-            return self._of_tower(*of_tower, lengths_B, batch, n_labels)
+            return self._of_tower(*of_tower, lengths_B, targets_BL, target_lengths_B, batch, n_labels)
         phones = [] if batch.phones_BL is None else [phone_log_probs(o, self._vocab_size) for o in outputs]
         *inner, last_BTV = [o[..., : self._vocab_size] for o in outputs] if phones else outputs
         losses = [
@@ -124,6 +124,8 @@ class Objective:
         phones_BTP: torch.Tensor,
         pieces_BTV: torch.Tensor | None,
         lengths_B: torch.Tensor,
+        targets_BL: torch.Tensor,
+        target_lengths_B: torch.Tensor,
         batch: Batch,
         n_labels: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,11 +135,7 @@ class Objective:
         ctc, cr = phone_ctc, torch.zeros_like(phone_ctc)
         if pieces_BTV is not None:
             n_views = len(batch.views)
-            targets_BL, n_targets_B = (
-                batch.targets_BL.repeat(n_views, 1),
-                batch.target_lengths_B.repeat(n_views),
-            )
-            ctc = ctc_sum(pieces_BTV, out_lengths_B, targets_BL, n_targets_B) / (n_views * n_labels)
+            ctc = ctc_sum(pieces_BTV, out_lengths_B, targets_BL, target_lengths_B) / (n_views * n_labels)
             if n_views > 1:
                 cr = disagreement_sum(pieces_BTV, out_lengths_B) / n_labels
             share = self._loss.tower_pieces
